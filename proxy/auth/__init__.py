@@ -1,0 +1,1 @@
+"""Who may log in how, and how each side proves it.  Dry: no sockets, no clocks."""

@@ -1,0 +1,197 @@
+"""Our own settings, the section `switchboard:`, each declared once.
+
+From these declarations come `config/reference.yaml`, `config/schema.json`, `switchboard config --help`, the
+checks at load and the answer to "is this applied by a reload?".  A duration is a number of seconds or text with
+a PostgreSQL unit ("500ms", "30s", "5min", "2h", "1d"); 0 switches a timeout off.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(us|ms|s|min|h|d)?\s*")
+
+
+def seconds(value: object) -> object:
+    """`"5min"` -> 300.0; numbers pass.  Units as in the PostgreSQL manual, "Parameter Names and Values"."""
+    if isinstance(value, str):
+        match = _DURATION.fullmatch(value)
+        if not match:
+            raise ValueError("expected a duration such as 30, 500ms, 30s, 5min, 2h or 1d")
+        return float(match[1]) * UNITS[match[2] or "s"]
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=0)]
+
+
+class Mode(enum.StrEnum):
+    SESSION = "session"
+    TRANSACTION = "transaction"
+
+
+class Method(enum.StrEnum):
+    TRUST = "trust"
+    PASSWORD = "password"
+    MD5 = "md5"
+    SCRAM = "scram-sha-256"
+
+
+def setting(default: Any, text: str, *, unit: str | None = None, reload: bool = True, **more: Any) -> Any:
+    """One setting: its default, one sentence, its unit, and whether a reload applies it."""
+    extra = {"unit": unit, "reload": reload}
+    if isinstance(default, (list, dict)) or callable(default):
+        factory = default if callable(default) else (lambda: type(default)(default))
+        return Field(default_factory=factory, description=text, json_schema_extra=extra, **more)
+    return Field(default=default, description=text, json_schema_extra=extra, **more)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class User(Section):
+    """One user who may log in at the proxy.  The name is the key."""
+
+    password: SecretStr | None = setting(
+        None, "The password, or a verifier made by `switchboard hash-password` (SCRAM-SHA-256$... or md5...).")
+    method: Method | None = setting(None, "How this user proves itself; unset: as `switchboard.auth.method` says.")
+    plugins: list[str] = setting(["*"], "Plugin ids that this user may reach; `*` is all.")
+    maintenance: bool = setting(True, "May use the maintenance database `postgres` for its own plugins.")
+
+
+class Auth(Section):
+    method: Method = setting(Method.SCRAM, "How clients prove themselves, unless their user says otherwise.")
+    scram_iterations: int = setting(
+        4096, "PBKDF2 rounds of verifiers made from plain passwords (RFC 7677 section 4).", ge=1, le=10_000_000)
+    login_timeout: Seconds = setting(60.0, "Time for the whole login of a client.", unit="s")
+
+
+class ClientTls(Section):
+    """TLS towards clients."""
+
+    mode: Literal["disable", "allow", "require"] = setting(
+        "allow", "`allow` takes TLS when the client asks and a certificate is set; `require` refuses plain TCP.")
+    certificate: str | None = setting(None, "Path of the PEM file with the certificate chain.")
+    key: str | None = setting(None, "Path of the PEM file with the private key; unset: in `certificate`.")
+    minimum_version: Literal["TLSv1.2", "TLSv1.3"] = setting("TLSv1.2", "The oldest protocol version accepted.")
+
+
+class Pool(Section):
+    """Upstream connections of one plugin."""
+
+    mode: Mode = setting(
+        Mode.SESSION, "When a lease goes back: when the client leaves (`session`) or at the end of each transaction.")
+    size: int = setting(20, "Upstream connections per plugin at most.", unit="connections", ge=1)
+    min_size: int = setting(0, "Upstream connections kept open per plugin that has been used.", unit="connections", ge=0)
+    lifetime: Seconds = setting(3600.0, "An upstream connection older than this is replaced; 0: never.", unit="s")
+    lifetime_jitter: float = setting(
+        0.1, "Lifetimes are shortened by up to this fraction, so that they do not end together.", ge=0, le=1)
+    idle_timeout: Seconds = setting(600.0, "An upstream idle for longer is closed; 0: never.", unit="s")
+    query_wait_timeout: Seconds = setting(
+        120.0, "How long a client waits for an upstream connection; 0: without end.", unit="s")
+    check_delay: Seconds = setting(
+        30.0, "An upstream idle for longer is asked whether it lives before it is leased; 0: always.", unit="s")
+
+
+class PoolOverride(Section):
+    """The same settings as `pool`, for one plugin; what is unset is inherited."""
+
+    mode: Mode | None = None
+    size: int | None = Field(None, ge=1)
+    min_size: int | None = Field(None, ge=0)
+    lifetime: Seconds | None = None
+    lifetime_jitter: float | None = Field(None, ge=0, le=1)
+    idle_timeout: Seconds | None = None
+    query_wait_timeout: Seconds | None = None
+    check_delay: Seconds | None = None
+
+
+class PluginSettings(Section):
+    pool: PoolOverride = setting(PoolOverride, "Overrides of `switchboard.pool` for this plugin.")
+
+
+class Upstream(Section):
+    """Connections to database servers."""
+
+    connect_timeout: Seconds = setting(15.0, "Time for connecting and logging in to a server.", unit="s")
+    retry_delay: Seconds = setting(
+        1.0, "After a failed connect, clients are told the cached reason for this long before the next try.", unit="s")
+    keepalives_idle: Seconds = setting(60.0, "Idle time before TCP keepalive probes start.", unit="s")
+    tcp_user_timeout: Seconds = setting(0.0, "Unacknowledged data closes the connection after this; 0: system default.",
+                                        unit="s")
+
+
+class Provisioner(Section):
+    """A credential for creating databases and schemas on one server."""
+
+    server: str = setting(..., "`host:port` as the plugins' connections name it.")
+    user: str = setting(..., "A role with CREATEDB, or a superuser.")
+    password: SecretStr | None = setting(None, "Its password.")
+
+
+class Provisioning(Section):
+    enabled: bool = setting(True, "Create missing databases and schemas (`backend.database.ensureExists` permitting).")
+    maintenance_database: str = setting("postgres", "Database that provisioning connects to on each server.")
+    credentials: list[Provisioner] = setting(
+        [], "Credentials by server; unset: the base connection's on its own server, else the plugin's.")
+    timeout: Seconds = setting(60.0, "Time for creating one database.", unit="s")
+
+
+class Metrics(Section):
+    listen: str | None = setting(
+        "127.0.0.1:9632", "`host:port` for /metrics, /healthz, /readyz and the status page; null: none.", reload=False)
+
+
+class Log(Section):
+    format: Literal["auto", "logfmt", "json", "journal"] = setting(
+        "auto", "`auto` is journal lines with priorities under systemd and logfmt elsewhere.", reload=False)
+    level: Literal["debug", "info", "warning", "error"] = setting("info", "The least level that is written.")
+    connections: bool = setting(True, "One line when a client is let in and one when it leaves, with the reason.")
+
+
+class Embedded(Section):
+    """The PostgreSQL of our own, for `client: embedded-postgres` and `better-sqlite3` in memory."""
+
+    state_dir: str | None = setting(
+        None, "Folder for its data; unset: $STATE_DIRECTORY, else a folder in the user's state directory.", reload=False)
+    binaries: str | None = setting(
+        None, "Folder with initdb and postgres; unset: the embedded-postgres package, else found on the machine.",
+        reload=False)
+
+
+class Settings(Section):
+    """The section `switchboard:`."""
+
+    listen: list[str] = setting(
+        ["127.0.0.1:6432"],
+        "Addresses to listen on: `host:port`, `[v6]:port`, or a folder for a unix socket `.s.PGSQL.<port>`.",
+        reload=False)
+    port: int = setting(6432, "The port of addresses that name none, and of unix sockets.", reload=False, ge=1, le=65535)
+    unix_socket_mode: str = setting("0777", "Permissions of unix sockets, octal.", reload=False, pattern="^0?[0-7]{3}$")
+    plugins: Literal["any", "listed"] = setting(
+        "any", "`any` valid plugin id has a database by the prefix; `listed`: only those under backend.database.plugin.")
+    max_clients: int = setting(10_000, "Clients at most, logged in or not.", unit="connections", ge=1)
+    drain_timeout: Seconds = setting(30.0, "How long a stop waits for transactions to end.", unit="s")
+    users: dict[str, User] = setting({}, "Who may log in, by name.")
+    auth: Auth = setting(Auth, "Login of clients.")
+    tls: ClientTls = setting(ClientTls, "TLS towards clients.")
+    pool: Pool = setting(Pool, "Upstream connections, per plugin.")
+    plugin: dict[str, PluginSettings] = setting({}, "Settings of single plugins, by id.")
+    upstream: Upstream = setting(Upstream, "Connections to database servers.")
+    provisioning: Provisioning = setting(Provisioning, "Creation of missing databases and schemas.")
+    metrics: Metrics = setting(Metrics, "What is shown over HTTP.")
+    log: Log = setting(Log, "Logging.")
+    embedded: Embedded = setting(Embedded, "The PostgreSQL of our own.")
+
+    def pool_for(self, plugin: str) -> Pool:
+        """`pool` with the plugin's overrides."""
+        override = self.plugin.get(plugin)
+        if override is None:
+            return self.pool
+        return self.pool.model_copy(update=override.pool.model_dump(exclude_none=True))

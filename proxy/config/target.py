@@ -1,0 +1,126 @@
+"""Where a plugin's data lives: the frozen answer that everything behind `config/` works with.
+
+A Target is a value.  Two plugins that share a database (schema mode) have two Targets; two loads of the same
+files give equal Targets, which is how a reload knows which pools to leave alone.  Secrets are wrapped: no repr,
+log line or JSON of these records shows one.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+class Secret:
+    """Text that must not be seen.  Only `reveal` gives it; equality works, repr and str do not show it."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        return self._text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    __str__ = __repr__
+
+    def __reduce__(self) -> str | tuple[object, ...]:
+        raise TypeError("a Secret is not pickled")
+
+
+class Engine(enum.StrEnum):
+    """What answers for a plugin."""
+
+    POSTGRES = "postgres"
+    EMBEDDED = "embedded"      # client: embedded-postgres, a PostgreSQL of our own that keeps its data
+    MEMORY = "memory"          # better-sqlite3 with :memory:, a database of our own that is empty at each start
+    SQLITE = "sqlite"          # a SQLite file
+    MYSQL = "mysql"
+
+    @property
+    def speaks_postgres(self) -> bool:
+        return self in (Engine.POSTGRES, Engine.EMBEDDED, Engine.MEMORY)
+
+
+class SslMode(enum.StrEnum):
+    """libpq's sslmode values, with libpq's meanings."""
+
+    DISABLE = "disable"
+    ALLOW = "allow"
+    PREFER = "prefer"
+    REQUIRE = "require"
+    VERIFY_CA = "verify-ca"
+    VERIFY_FULL = "verify-full"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """How an upstream is spoken to under TLS.  PEM text (not a path) in `ca`, `cert`, `key`; None: system CAs, no
+    client certificate."""
+
+    mode: SslMode = SslMode.PREFER
+    ca: str | None = None
+    cert: str | None = None
+    key: Secret | None = None
+    server_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """One database server.  A `host` that starts with "/" is the folder of a unix socket."""
+
+    host: str
+    port: int = 5432
+    tls: Tls = field(default_factory=Tls)
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    user: str
+    password: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One plugin's place.  `server` and `credential` are None for engines that are files.
+
+    `startup`: server settings that the plugin's connection asks for (statement_timeout, options, ...), sent in
+    the upstream's startup packet, beside `search_path` for `schema`.  `role`: SET ROLE after login.
+    `provisioner`: who may create `database` or `schema` on `server`; None when it must exist already.
+    `configured_database`: the plugin (or the schema-mode base) names the database explicitly.
+    """
+
+    plugin: str
+    engine: Engine
+    database: str
+    server: Server | None = None
+    credential: Credential | None = None
+    schema: str | None = None
+    role: str | None = None
+    startup: Mapping[str, str] = field(default_factory=dict)
+    ensure_exists: bool = True
+    ensure_schema_exists: bool = False
+    provisioner: Credential | None = None
+    configured_database: bool = False
+    filename: str | None = None
+
+    def __str__(self) -> str:
+        where = f"{self.server}/" if self.server else f"{self.engine}:"
+        return f"{where}{self.filename or self.database}" + (f"#{self.schema}" if self.schema else "")

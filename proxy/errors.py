@@ -1,0 +1,104 @@
+"""The tree of faults.  Whose fault it is, is the type; what the client sees, is on the class.
+
+    ProxyError                    XX000  our own mistake
+      ClientFault                 08P01  the client broke the protocol
+        AuthenticationFailed      28P01  wrong password, unknown user, wrong method
+        AuthorizationFailed       28000  the rules leave no way in
+        UnknownDatabase           3D000  no plugin, database or prefix answers to this name
+        Forbidden                 42501  the user may not use this plugin
+        NotSupported              0A000  understood, and refused
+        TooManyConnections        53300  a limit of ours
+        QueryWaitTimeout          53300  no upstream connection became free in time
+        LoginTimeout              08006  the client did not finish its login in time
+      UpstreamFault               08006  the database went away, or talks nonsense
+        UpstreamRefused           (its)  the database said no: its own SQLSTATE, message, detail and hint
+      OperatorFault               F0000  the configuration cannot serve this
+        ConfigProblems            F0000  all mistakes found in the configuration, together
+      Shutdown                    57P01  we are going away
+
+Only `server/client.serve` (and the gateways, for errors that do not end a session) turn these into an
+ErrorResponse.  SQLSTATEs: PostgreSQL manual, "PostgreSQL Error Codes".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+
+class ProxyError(Exception):
+    """Base of all faults that have a SQLSTATE.  `detail` and `hint` reach the client as fields of their own."""
+
+    sqlstate: str = "XX000"
+    severity: ClassVar[str] = "FATAL"
+
+    def __init__(self, message: str, *, detail: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.detail = detail
+        self.hint = hint
+
+
+class ClientFault(ProxyError):
+    sqlstate = "08P01"
+
+
+class AuthenticationFailed(ClientFault):
+    sqlstate = "28P01"
+
+
+class AuthorizationFailed(ClientFault):
+    sqlstate = "28000"
+
+
+class UnknownDatabase(ClientFault):
+    sqlstate = "3D000"
+
+
+class Forbidden(ClientFault):
+    sqlstate = "42501"
+
+
+class NotSupported(ClientFault):
+    sqlstate = "0A000"
+
+
+class TooManyConnections(ClientFault):
+    sqlstate = "53300"
+
+
+class QueryWaitTimeout(ClientFault):
+    sqlstate = "53300"
+
+
+class LoginTimeout(ClientFault):
+    sqlstate = "08006"
+
+
+class UpstreamFault(ProxyError):
+    sqlstate = "08006"
+
+
+class UpstreamRefused(UpstreamFault):
+    """The server's own ErrorResponse, kept whole: `fields` maps the one-letter codes of the manual to text."""
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        super().__init__(fields.get("M", "unknown error"), detail=fields.get("D"), hint=fields.get("H"))
+        self.fields = dict(fields)
+        self.sqlstate = fields.get("C") or UpstreamFault.sqlstate
+
+
+class OperatorFault(ProxyError):
+    sqlstate = "F0000"
+
+
+class ConfigProblems(OperatorFault):
+    """Every mistake found, each already worded with file:line:column, key path, origin and remedy."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class Shutdown(ProxyError):
+    sqlstate = "57P01"

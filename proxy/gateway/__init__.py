@@ -1,0 +1,1 @@
+"""pgwire answered by ourselves: the maintenance database and whatever is not PostgreSQL."""

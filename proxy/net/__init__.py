@@ -1,0 +1,1 @@
+"""Sockets, TLS and deadlines: the wet half of every dialogue."""

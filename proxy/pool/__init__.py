@@ -1,0 +1,1 @@
+"""Who holds which upstream connection, and how databases come to exist."""

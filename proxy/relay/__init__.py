@@ -1,0 +1,1 @@
+"""The moving of bytes between a client and its upstream: the hot path."""
