@@ -1,0 +1,42 @@
+"""md5 and cleartext proofs, and what a stored password can prove.  PostgreSQL manual, "Password Authentication"."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+from proxy.auth.scram import Verifier, make_verifier, parse_verifier
+
+
+def md5_hash(user: str, password: str) -> str:
+    """What PostgreSQL stores: `md5` and 32 hexadecimal digits."""
+    return "md5" + hashlib.md5((password + user).encode(), usedforsecurity=False).hexdigest()
+
+
+def md5_answer(stored: str, salt: bytes) -> bytes:
+    """The answer to AuthenticationMD5Password, from a stored `md5...` hash."""
+    return b"md5" + hashlib.md5(stored[3:].encode() + salt, usedforsecurity=False).hexdigest().encode()
+
+
+def is_md5(stored: str) -> bool:
+    return len(stored) == 35 and stored.startswith("md5") and all(c in "0123456789abcdef" for c in stored[3:])
+
+
+def verifier_of(stored: str, iterations: int) -> Verifier | None:
+    """The SCRAM verifier that `stored` is or gives; None for an md5 hash."""
+    try:
+        return parse_verifier(stored)
+    except ValueError:
+        return None if is_md5(stored) else make_verifier(stored, iterations)
+
+
+def matches(user: str, stored: str, offered: str) -> bool:
+    """Does a cleartext password fit what is stored, in whatever form it is stored?"""
+    if is_md5(stored):
+        return hmac.compare_digest(stored, md5_hash(user, offered))
+    try:
+        verifier = parse_verifier(stored)
+    except ValueError:
+        return hmac.compare_digest(stored.encode(), offered.encode())
+    made = make_verifier(offered, verifier.iterations, verifier.salt)
+    return hmac.compare_digest(made.stored_key, verifier.stored_key)

@@ -1,0 +1,138 @@
+"""A raw non-blocking socket, read exactly: the form a connection has until the relay takes it.
+
+Nothing is ever read past what was asked for.  So there is no buffer to hand over when TLS starts or when the relay
+takes the socket, and plaintext slipped in behind an SSLRequest is still in the kernel, where we look for it
+(CVE-2021-3935).  Under TLS the socket is a non-blocking SSLSocket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+
+from proxy.errors import ClientFault, ProxyError, UpstreamFault
+
+MAX_MESSAGE = 65_536        # tokens and Kerberos tickets in password messages: PostgreSQL's PG_MAX_AUTH_TOKEN_LENGTH
+MAX_GATEWAY_MESSAGE = 1 << 20
+
+
+class Stream:
+    def __init__(self, sock: socket.socket, *, fault: type[ProxyError] = ClientFault) -> None:
+        self.sock = sock
+        self.fault = fault
+        self.loop = asyncio.get_running_loop()
+        self.limit = MAX_MESSAGE
+
+    async def _ready(self, *, write: bool) -> None:
+        future: asyncio.Future[None] = self.loop.create_future()
+        fd = self.sock.fileno()
+        if fd < 0:
+            raise self.fault("connection closed")
+        add, remove = ((self.loop.add_writer, self.loop.remove_writer) if write
+                       else (self.loop.add_reader, self.loop.remove_reader))
+        add(fd, lambda: future.done() or future.set_result(None))
+        try:
+            await future
+        finally:
+            remove(fd)
+
+    async def recv(self, size: int) -> bytes:
+        while True:
+            try:
+                return self.sock.recv(size)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                await self._ready(write=False)
+            except ssl.SSLWantWriteError:
+                await self._ready(write=True)
+
+    async def read_exactly(self, size: int) -> bytes:
+        """Raises EOFError at a clean end, `fault` in the middle."""
+        data = await self.recv(size)
+        if not data:
+            raise EOFError
+        while len(data) < size:
+            more = await self.recv(size - len(data))
+            if not more:
+                raise self.fault("connection ended in the middle of a message")
+            data += more
+        return data
+
+    async def read_message(self) -> tuple[int, bytes]:
+        """One typed message: (tag, body)."""
+        head = await self.read_exactly(5)
+        size = int.from_bytes(head[1:], signed=True) - 4
+        if not 0 <= size <= self.limit:
+            raise self.fault(f"invalid message length {size + 4}")
+        return head[0], (await self.read_exactly(size) if size else b"")
+
+    async def write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self.sock.send(view):]
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                await self._ready(write=True)
+            except ssl.SSLWantReadError:
+                await self._ready(write=False)
+
+    def buffered(self) -> bool:
+        """Has the peer already sent what we have not read?"""
+        try:
+            return bool(self.sock.recv(1, socket.MSG_PEEK))
+        except BlockingIOError:
+            return False
+
+    async def start_tls(self, context: ssl.SSLContext, *, server_side: bool, server_name: str | None = None) -> None:
+        if self.buffered():
+            raise self.fault("received unencrypted data after SSL request",
+                             detail="This could be either a client-software bug or evidence of an attempted "
+                                    "man-in-the-middle attack.")
+        secure = context.wrap_socket(self.sock, server_side=server_side, server_hostname=server_name,
+                                     do_handshake_on_connect=False, suppress_ragged_eofs=True)
+        self.sock = secure
+        while True:
+            try:
+                secure.do_handshake()
+                return
+            except ssl.SSLWantReadError:
+                await self._ready(write=False)
+            except ssl.SSLWantWriteError:
+                await self._ready(write=True)
+            except (ssl.SSLError, OSError) as error:
+                reason = getattr(error, "verify_message", None) or getattr(error, "reason", None) or str(error)
+                raise self.fault(f"TLS handshake failed: {reason}") from None
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+async def dial(host: str, port: int) -> socket.socket:
+    """A connected non-blocking socket; UpstreamFault with the system's reason if there is none to be had."""
+    loop = asyncio.get_running_loop()
+    try:
+        if host.startswith("/"):
+            addresses: list[tuple[int, object]] = [(socket.AF_UNIX, f"{host}/.s.PGSQL.{port}")]
+        else:
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            addresses = [(family, address) for family, _, _, _, address in found]
+    except OSError as error:
+        raise UpstreamFault(f'could not translate host name "{host}" to address: {error.strerror}') from None
+    reason: OSError | None = None
+    for family, address in addresses:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        try:
+            if family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await loop.sock_connect(sock, address)  # type: ignore[arg-type]
+        except OSError as error:
+            reason = error
+            sock.close()
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    what = (reason.strerror or str(reason)) if reason else "no address"
+    raise UpstreamFault(f'connection to server at "{host}", port {port} failed: {what}')

@@ -1,0 +1,418 @@
+"""Who may hold which upstream of one Target, and until when.
+
+A client asks with `request`; it is answered by `granted` or `failed`, at once when an idle upstream fits.  Upstreams
+are kept by **key**, the startup parameters that they were dialled with and that nothing but a new connection can
+change; the settings that servers report can differ and are adapted by a chore before the hand-over.  Waiters are
+first come, first served, and an upstream that comes back goes straight to the first of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from proxy.config.settings import Pool as PoolSettings
+from proxy.config.settings import Upstream as UpstreamSettings
+from proxy.config.target import Server, Target
+from proxy.errors import ProxyError, QueryWaitTimeout, UpstreamFault
+from proxy.net.tasks import keep
+from proxy.pool.plan import Census, Do, keeps_waiting, plan
+from proxy.pool.tally import Histogram
+from proxy.pool.upstream import TRACKED, Key, Settings, Upstream, connect, set_role, startup_parameters, take_role
+
+log = logging.getLogger(__name__)
+TEMPLATES = frozenset({"template0", "template1"})
+
+
+class Waiter(Protocol):
+    """A client that asks for an upstream."""
+
+    @property
+    def key(self) -> Key: ...
+    @property
+    def settings(self) -> Settings | None: ...
+    def granted(self, upstream: Upstream) -> None: ...
+    def failed(self, fault: ProxyError) -> None: ...
+
+
+@dataclass(slots=True)
+class Place:
+    """A waiter's place in the queue."""
+
+    waiter: Waiter
+    since: float
+    gone: bool = False
+
+
+@dataclass(slots=True)
+class Counters:
+    connect_time: Histogram = field(default_factory=Histogram)
+    connect_failures: int = 0
+    closed: int = 0
+    resets: int = 0
+    rollbacks: int = 0
+
+
+class Pool:
+    def __init__(self, target: Target, settings: PoolSettings, upstream: UpstreamSettings,
+                 ensure: Callable[[Target], Awaitable[None]], forget: Callable[[Target], None]) -> None:
+        assert target.server is not None
+        assert target.credential is not None
+        self.target = target
+        self.server: Server = target.server
+        self.settings = settings
+        self.dialling = upstream
+        self.ensure = ensure
+        self.forget = forget
+        self.loop = asyncio.get_running_loop()
+        self.clock = self.loop.time
+        self.idle: dict[Key, list[Upstream]] = {}
+        self.idle_count = 0
+        self.busy: set[Upstream] = set()
+        self.resting: set[Upstream] = set()           # chores, or a cancel in flight
+        self.coming = 0
+        self.queue: deque[Place] = deque()
+        self.waiting = 0
+        self.retired = False
+        self.counters = Counters()
+        self.failure: tuple[float, Key, ProxyError] | None = None
+        self.up: bool | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self.welcomes: dict[tuple[Key, Settings | None], tuple[dict[str, str], Settings]] = {}
+        self.baselines: dict[Key, Settings] = {}      # what a fresh login reports
+        self.used_at = self.clock()
+
+    def __str__(self) -> str:
+        return f"{self.target.plugin}@{self.target}"
+
+    @property
+    def open(self) -> int:
+        return self.idle_count + len(self.busy) + len(self.resting)
+
+    @property
+    def max_wait(self) -> float:
+        return next((self.clock() - place.since for place in self.queue if not place.gone), 0.0)
+
+    # -- clients ------------------------------------------------------------------------------------------
+
+    def take(self, waiter: Waiter) -> Upstream | None:  # hot
+        """An idle upstream that fits as it is, unless others wait already."""
+        if self.waiting:
+            return None
+        stack = self.idle.get(waiter.key)
+        if not stack:
+            return None
+        upstream = stack[-1]
+        wanted = waiter.settings
+        if wanted is not None and wanted is not upstream.settings and wanted != upstream.settings:
+            return None
+        if self.clock() - upstream.idle_since > self.settings.check_delay:
+            return None
+        stack.pop()
+        self.idle_count -= 1
+        self.busy.add(upstream)
+        return upstream
+
+    def request(self, waiter: Waiter) -> Place:
+        """Queue up; `waiter.granted` or `waiter.failed` is called, possibly before this returns."""
+        now = self.used_at = self.clock()
+        place = Place(waiter, now)
+        if self.failure is not None:
+            until, key, fault = self.failure
+            if now < until and key == waiter.key and not self.open:
+                place.gone = True
+                waiter.failed(fault)
+                return place
+        self.queue.append(place)
+        self.waiting += 1
+        if self._alarm is None and self.settings.query_wait_timeout:
+            self._alarm = self.loop.call_later(self.settings.query_wait_timeout, self._too_late)
+        self.wake()
+        return place
+
+    def withdraw(self, place: Place) -> None:
+        """The client went away while it waited."""
+        if not place.gone:
+            place.gone = True
+            self.waiting -= 1
+
+    def _too_late(self) -> None:
+        self._alarm = None
+        limit = self.settings.query_wait_timeout
+        now = self.clock()
+        while self.queue:
+            place = self.queue[0]
+            if not place.gone and now - place.since < limit:
+                self._alarm = self.loop.call_later(limit - (now - place.since), self._too_late)
+                return
+            self.queue.popleft()
+            if not place.gone:
+                self.withdraw(place)
+                place.waiter.failed(QueryWaitTimeout(
+                    "query_wait_timeout",
+                    detail=f"No connection to {self.target.database} became free within {limit:g} s.",
+                    hint="Raise switchboard.pool.size for this plugin, or look for clients that keep transactions open."))
+
+    # -- the queue ----------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Do all that can be done for those who wait."""
+        queue = self.queue
+        while queue:
+            if queue[0].gone:
+                queue.popleft()
+                continue
+            key = queue[0].waiter.key
+            fitting = len(self.idle.get(key, ()))
+            what = plan(Census(self.waiting, fitting, self.idle_count - fitting, len(self.busy) + len(self.resting),
+                               self.coming), self.settings.size)
+            if what is Do.GIVE:
+                place = queue.popleft()
+                self.waiting -= 1
+                place.gone = True
+                self._prepare(self._pop(key), place)
+            elif what is Do.DIAL:
+                self._dial(self._next_key())
+            elif what is Do.EVICT:
+                self._evict_other(key)
+            else:
+                break
+
+    def _next_key(self) -> Key:
+        """The key of the first waiter for whom nobody dials yet."""
+        live = [place.waiter.key for place in self.queue if not place.gone]
+        return live[min(self.coming, len(live) - 1)]
+
+    def _pop(self, key: Key) -> Upstream:
+        upstream = self.idle[key].pop()
+        if not self.idle[key]:
+            del self.idle[key]
+        self.idle_count -= 1
+        return upstream
+
+    def _evict_other(self, key: Key) -> None:
+        oldest = min((stack[0] for other, stack in self.idle.items() if other != key and stack),
+                     key=lambda upstream: upstream.idle_since)
+        self.drop(oldest)
+
+    def _prepare(self, upstream: Upstream, place: Place) -> None:
+        """Ask whether a long-idle upstream lives and give it the waiter's settings; then hand it over."""
+        waiter = place.waiter
+        statements = []
+        wanted = waiter.settings
+        if wanted is not None and wanted != upstream.settings:
+            statements += _adapt(upstream.settings, wanted)
+        elif self.clock() - upstream.idle_since > self.settings.check_delay:
+            statements.append("")
+        if not statements:
+            self._grant(upstream, place)
+            return
+        self.resting.add(upstream)
+
+        def ready(ok: bool) -> None:
+            self.resting.discard(upstream)
+            if ok:
+                self._grant(upstream, place)
+                return
+            if upstream.refusal is not None and statements != [""]:
+                self.counters.closed += 1
+                waiter.failed(upstream.refusal)
+                self.wake()
+                return
+            # Broken while it was idle: the waiter keeps its turn and does not notice.
+            self.counters.closed += 1
+            place.gone = False
+            self.queue.appendleft(place)
+            self.waiting += 1
+            self.wake()
+
+        upstream.run(statements, ready)
+
+    def _grant(self, upstream: Upstream, place: Place) -> None:
+        self.busy.add(upstream)
+        place.waiter.granted(upstream)
+
+    # -- dialling -----------------------------------------------------------------------------------------
+
+    def _dial(self, key: Key) -> None:
+        self.coming += 1
+        keep(self._connect(key), name=f"dial {self.target.plugin}")
+
+    async def _connect(self, key: Key) -> None:
+        target = self.target
+        assert target.credential is not None
+        sock = None
+        try:
+            await self.ensure(target)
+            began = self.clock()
+            sock, welcome = await connect(self.server, target.credential, startup_parameters(target, key), self.dialling)
+            if target.role:
+                async with asyncio.timeout(self.dialling.connect_timeout or None):
+                    await take_role(sock, target.role)
+        except BaseException as error:
+            self.coming -= 1
+            if sock is not None:
+                sock.close()
+            fault = error if isinstance(error, ProxyError) else UpstreamFault(
+                "connecting to the server took too long" if isinstance(error, TimeoutError)
+                else f"cannot connect to the server: {type(error).__name__}")
+            self._dial_failed(key, fault)
+            if not isinstance(error, (ProxyError, OSError, EOFError)):
+                raise
+            return
+        self.coming -= 1
+        now = self.clock()
+        self.counters.connect_time.observe(now - began)
+        self.up, self.failure = True, None
+        upstream = Upstream(self, sock, key, welcome, now)
+        if len(self.baselines) < 1000:
+            self.baselines[key] = upstream.settings
+        if self.retired and not self.waiting:
+            upstream.close()
+        else:
+            self._shelve(upstream)
+
+    def _dial_failed(self, key: Key, fault: ProxyError) -> None:
+        self.counters.connect_failures += 1
+        if fault.sqlstate == "3D000":
+            self.forget(self.target)          # dropped behind our back: look again next time
+        delay = self.dialling.retry_delay
+        log.warning("cannot connect to upstream", extra={"fields": {
+            "plugin": self.target.plugin, "server": str(self.server), "sqlstate": fault.sqlstate, "error": fault.message}})
+        if keeps_waiting(fault.sqlstate, alive=self.open):
+            self.loop.call_later(delay, self.wake)
+            return
+        if not self.open:
+            self.up = False
+            self.failure = (self.clock() + delay, key, fault)
+        for place in [place for place in self.queue if not place.gone and place.waiter.key == key]:
+            self.withdraw(place)
+            place.waiter.failed(fault)
+        self.wake()
+
+    # -- coming back --------------------------------------------------------------------------------------
+
+    def give_back(self, upstream: Upstream, *, statements: list[str]) -> None:  # hot
+        """A lease ends cleanly; `statements` must run before a stranger may have the upstream."""
+        self.busy.discard(upstream)
+        upstream.rider = None
+        upstream.resume()
+        if upstream.broken:
+            self.wake()
+        elif statements or upstream.cancels:
+            self._clean(upstream, statements)
+        else:
+            self._shelve(upstream)
+
+    def _clean(self, upstream: Upstream, statements: list[str]) -> None:
+        self.resting.add(upstream)
+        if upstream.cancels:
+            # A cancel is on its way to this server process: whoever gets it now could be hit instead.
+            upstream.dirty = bool(statements)
+            return
+
+        def cleaned(ok: bool) -> None:
+            self.resting.discard(upstream)
+            if ok:
+                self.counters.resets += 1
+                upstream.dirty = False
+                self._shelve(upstream)
+            else:
+                self.counters.closed += 1
+                self.wake()
+
+        if statements:
+            upstream.run(statements, cleaned)
+        else:
+            self.resting.discard(upstream)
+            self._shelve(upstream)
+
+    def cancel_done(self, upstream: Upstream) -> None:
+        """A cancel request against `upstream` has been answered (the server closed its socket)."""
+        upstream.cancels -= 1
+        if not upstream.cancels and upstream in self.resting and not upstream.broken:
+            # The signal may still strike the next statement: let it strike one of ours.
+            self.resting.discard(upstream)
+            self._clean(upstream, ["", *self.reset()] if upstream.dirty else [""])
+
+    def reset(self) -> list[str]:
+        """What makes an upstream as new.  DISCARD ALL also ends SET ROLE."""
+        return ["DISCARD ALL", set_role(self.target.role)] if self.target.role else ["DISCARD ALL"]
+
+    def _shelve(self, upstream: Upstream) -> None:
+        now = upstream.idle_since = self.clock()
+        if (upstream.expires and now > upstream.expires) or (self.retired and not self.waiting):
+            upstream.close()
+            self.counters.closed += 1
+            self.wake()
+            return
+        stack = self.idle.get(upstream.key)
+        if stack is None:
+            stack = self.idle[upstream.key] = []
+        stack.append(upstream)
+        self.idle_count += 1
+        if self.queue:
+            self.wake()
+
+    def lost(self, upstream: Upstream) -> None:
+        """An idle upstream ended, or a rider's broke."""
+        self.counters.closed += 1
+        self._unshelve(upstream)
+        self.busy.discard(upstream)
+        self.resting.discard(upstream)
+        self.wake()
+
+    def drop(self, upstream: Upstream) -> None:
+        """Close an idle upstream."""
+        self._unshelve(upstream)
+        self.counters.closed += 1
+        upstream.close()
+
+    def _unshelve(self, upstream: Upstream) -> None:
+        stack = self.idle.get(upstream.key)
+        if stack and upstream in stack:
+            stack.remove(upstream)
+            self.idle_count -= 1
+            if not stack:
+                del self.idle[upstream.key]
+
+    # -- housekeeping -------------------------------------------------------------------------------------
+
+    def sweep(self, now: float) -> None:
+        """Close what is too old or idle for too long, keep `min_size` warm."""
+        settings = self.settings
+        for upstream in [upstream for stack in self.idle.values() for upstream in stack]:
+            old = upstream.expires and now > upstream.expires
+            bored = settings.idle_timeout and now - upstream.idle_since > settings.idle_timeout
+            if old or (bored and self.open > settings.min_size):
+                self.drop(upstream)
+        if not self.retired and self.up:
+            for _ in range(settings.min_size - self.open - self.coming):
+                self._dial(frozenset())
+        if self.queue:
+            self.wake()
+
+    def clear(self) -> None:
+        """Close everything idle, so that nothing of ours is in the database's way."""
+        for upstream in [upstream for stack in self.idle.values() for upstream in stack]:
+            self.drop(upstream)
+
+    def retire(self) -> None:
+        """A newer configuration has another pool for this plugin: nothing comes back here."""
+        self.retired = True
+        self.clear()
+
+
+def _adapt(has: Settings, wanted: Settings) -> list[str]:
+    """SET statements, in one query, from one set of reported settings to another."""
+    sets = []
+    for name, old, new in zip(TRACKED, has, wanted, strict=True):
+        if new is not None and new != old:
+            # search_path is reported quoted already (GUC_LIST_QUOTE): quoting it again would make it one name.
+            value = (new or "''") if name == "search_path" else "'" + new.replace("'", "''") + "'"
+            sets.append(f"SET {name} TO {value}")
+    return ["; ".join(sets)] if sets else []

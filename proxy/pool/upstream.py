@@ -1,0 +1,290 @@
+"""One connection to a database server: how it is made, and what it does while nobody rides it.
+
+After login it is a raw non-blocking socket that is registered with the loop once, for life.  With a rider its events
+are the rider's; without one it runs **chores** (reset, ROLLBACK, settings, a health check): statements of our own
+whose answers are swallowed here.  Anything unasked on an idle upstream (an error, the end) means that it is broken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import ssl
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Protocol
+
+from proxy.config.settings import Upstream as UpstreamSettings
+from proxy.config.target import Credential, Server, Target
+from proxy.errors import UpstreamFault, UpstreamRefused
+from proxy.net.drive import drive
+from proxy.net.stream import Stream, dial
+from proxy.net.tls import upstream_context
+from proxy.session.login import Welcome, login, secure
+from proxy.wire import messages
+
+if TYPE_CHECKING:
+    from proxy.pool.pool import Pool
+
+# Reported by the server, so their value is always known: these can differ between clients of one upstream.
+TRACKED = ("client_encoding", "DateStyle", "TimeZone", "IntervalStyle", "standard_conforming_strings",
+           "application_name", "search_path")
+Settings = tuple[str | None, ...]
+Key = frozenset[tuple[str, str]]
+WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+TERMINATE = messages.message(b"X")
+_scratch = bytearray(65_536)
+_MAX_CHORE = 1 << 20
+
+
+_interned: dict[Settings, Settings] = {}
+
+
+def intern(settings: Settings) -> Settings:
+    """Equal settings are one object, so that the hot comparison is `is`."""
+    if len(_interned) > 10_000:
+        _interned.clear()
+    return _interned.setdefault(settings, settings)
+
+
+class Rider(Protocol):
+    def on_upstream(self) -> None: ...
+    def on_upstream_writable(self) -> None: ...
+
+
+class Upstream:
+    __slots__ = ("__weakref__", "_answers", "_chore_left", "_then", "backlog", "born", "broken", "cancels", "dirty",
+                 "expires", "fd", "idle_since", "key", "loop", "parameters", "pid", "pool", "reading", "recv_into", "refusal",
+                 "rider", "secret", "send", "settings", "shown", "sock", "tls")
+
+    def __init__(self, pool: Pool, sock: socket.socket, key: Key, welcome: Welcome, now: float) -> None:
+        self.pool = pool
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.recv_into = sock.recv_into
+        self.send = sock.send
+        self.tls = isinstance(sock, ssl.SSLSocket)
+        self.loop = asyncio.get_running_loop()
+        self.key = key
+        self.parameters = welcome.parameters
+        self.settings: Settings = intern(tuple(map(welcome.parameters.get, TRACKED)))
+        self.refusal: UpstreamRefused | None = None    # why a chore failed
+        self.pid, self.secret = welcome.pid, welcome.secret
+        self.shown = False                       # its own cancel key has been given to a client
+        self.rider: Rider | None = None
+        self.backlog: bytearray | None = None    # what the socket would not take yet
+        self.reading = False
+        self.broken = False
+        self.dirty = False
+        self.cancels = 0                         # cancel requests in flight against it
+        self.born = self.idle_since = now
+        lifetime = pool.settings.lifetime
+        self.expires = now + lifetime * (1 - random.random() * pool.settings.lifetime_jitter) if lifetime else 0.0
+        self._then: Callable[[bool], None] | None = None
+        self._chore_left = 0
+        self._answers = bytearray()
+        self.resume()
+
+    def resume(self) -> None:
+        if not self.reading and not self.broken:
+            self.reading = True
+            self.loop.add_reader(self.fd, self.on_readable)
+
+    def pause(self) -> None:
+        if self.reading:
+            self.reading = False
+            self.loop.remove_reader(self.fd)
+
+    def on_readable(self) -> None:
+        rider = self.rider
+        if rider is not None:
+            rider.on_upstream()
+        else:
+            self._unridden()
+
+    # -- writing ------------------------------------------------------------------------------------------
+
+    def push(self, data: bytes | memoryview) -> None:
+        """Keep what a short send left; the rider stops reading its client until this has gone."""
+        if self.backlog is None:
+            self.backlog = bytearray(data)
+            self.loop.add_writer(self.fd, self._writable)
+        else:
+            self.backlog += data
+
+    def _writable(self) -> None:
+        assert self.backlog is not None
+        try:
+            sent = self.send(self.backlog)
+        except WOULD_BLOCK:
+            return
+        except OSError:
+            self.loop.remove_writer(self.fd)     # the reader will see the end and tell
+            return
+        del self.backlog[:sent]
+        if not self.backlog:
+            self.backlog = None
+            self.loop.remove_writer(self.fd)
+            if self.rider is not None:
+                self.rider.on_upstream_writable()
+
+    # -- chores -------------------------------------------------------------------------------------------
+
+    def run(self, statements: list[str], then: Callable[[bool], None]) -> None:
+        """Run statements of ours, one ReadyForQuery each; `then(ok)` when all have been answered."""
+        self._then, self._chore_left = then, len(statements)
+        data = b"".join(map(messages.query, statements))
+        try:
+            sent = self.send(data)
+        except WOULD_BLOCK:
+            sent = 0
+        except OSError:
+            self._chore_done(False)
+            return
+        if sent < len(data):
+            self.push(data[sent:])
+
+    def _unridden(self) -> None:
+        try:
+            count = self.recv_into(_scratch)
+        except WOULD_BLOCK:
+            return
+        except OSError:
+            count = 0
+        if not count:
+            self._lost()
+            return
+        self._answers += _scratch[:count]
+        if self.tls and self.sock.pending():  # type: ignore[attr-defined]
+            self.loop.call_soon(self.on_readable)
+        self._read_answers()
+
+    def _read_answers(self) -> None:
+        data, at, bad = self._answers, 0, False
+        while len(data) - at >= 5:
+            size = int.from_bytes(data[at + 1:at + 5])
+            if not 4 <= size <= _MAX_CHORE:
+                bad = True
+                break
+            if len(data) - at < size + 1:
+                break
+            tag, body = data[at], bytes(data[at + 5:at + 1 + size])
+            at += size + 1
+            if tag == 0x53:        # S: a setting changed
+                self.reported([messages.parse_parameter_status(body)])
+            elif tag == 0x45:      # E: our own statement failed, or the server says goodbye
+                bad = True
+                self.refusal = UpstreamRefused(messages.parse_fields(body))
+            elif tag == 0x5A:      # Z
+                if not self._chore_left or body != b"I":
+                    bad = True
+                else:
+                    self._chore_left -= 1
+        del data[:at]
+        if bad:
+            self._lost()
+        elif self._then is not None and not self._chore_left:
+            self._chore_done(True)
+
+    def _chore_done(self, ok: bool) -> None:
+        then, self._then = self._then, None
+        if not ok:
+            self.close()
+        if then is not None:
+            then(ok)
+
+    def _lost(self) -> None:
+        self.close()
+        if self._then is not None:
+            self._chore_done(False)
+        else:
+            self.pool.lost(self)
+
+    def reported(self, changes: list[tuple[str, str]]) -> None:
+        """ParameterStatus seen on this connection."""
+        for name, value in changes:
+            self.parameters[name] = value
+        self.settings = intern(tuple(map(self.parameters.get, TRACKED)))
+
+    def close(self) -> None:
+        if self.broken:
+            return
+        self.pause()
+        self.broken = True
+        if self.backlog is not None:
+            self.backlog = None
+            self.loop.remove_writer(self.fd)
+        else:
+            try:
+                self.send(TERMINATE)
+            except OSError:
+                pass                              # already gone: there is nobody to take leave of
+        self.sock.close()
+
+
+async def connect(server: Server, credential: Credential, parameters: Mapping[str, str],
+                  settings: UpstreamSettings) -> tuple[socket.socket, Welcome]:
+    """Dial, encrypt and log in within `connect_timeout`.  The socket is ours; its cancel key is in the Welcome."""
+    stream: Stream | None = None
+    try:
+        async with asyncio.timeout(settings.connect_timeout or None):
+            sock = await dial(server.host, server.port)
+            stream = Stream(sock, fault=UpstreamFault)
+            _keepalive(sock, settings)
+            encrypted = False
+            if not server.host.startswith("/"):
+                name = server.tls.server_name or server.host
+                encrypted = await drive(secure(server.tls.mode), stream, context=upstream_context(server.tls),
+                                        server_side=False, server_name=name)
+            welcome = await drive(login(credential, parameters, encrypted=encrypted), stream, server_side=False)
+            return stream.sock, welcome
+    except TimeoutError:
+        fault: Exception = UpstreamFault(f'connection to server at "{server.host}", port {server.port} failed: timeout')
+    except EOFError:
+        fault = UpstreamFault("server closed the connection during login")
+    except BaseException:
+        if stream is not None:
+            stream.close()
+        raise
+    if stream is not None:
+        stream.close()
+    raise fault
+
+
+def _keepalive(sock: socket.socket, settings: UpstreamSettings) -> None:
+    if sock.family == socket.AF_UNIX:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if settings.keepalives_idle and hasattr(socket, "TCP_KEEPIDLE"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, int(settings.keepalives_idle)))
+    if settings.tcp_user_timeout and hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(settings.tcp_user_timeout * 1000))
+
+
+async def take_role(sock: socket.socket, role: str) -> None:
+    """`SET ROLE` on a fresh connection."""
+    stream = Stream(sock, fault=UpstreamFault)
+    await stream.write(messages.query(set_role(role)))
+    refused: UpstreamRefused | None = None
+    while True:
+        tag, body = await stream.read_message()
+        if tag == 0x45:
+            refused = UpstreamRefused(messages.parse_fields(body))
+        elif tag == 0x5A:
+            if refused is not None:
+                raise refused
+            return
+
+
+def set_role(role: str) -> str:
+    return 'SET ROLE "' + role.replace('"', '""') + '"'
+
+
+def startup_parameters(target: Target, key: Key) -> dict[str, str]:
+    """The upstream's startup packet: the target's settings, then the client's own."""
+    parameters = {"database": target.database, **target.startup}
+    if target.schema:
+        parameters["search_path"] = '"' + target.schema.replace('"', '""') + '"'
+    parameters.setdefault("client_encoding", "UTF8")
+    parameters |= dict(key)
+    return parameters

@@ -1,0 +1,85 @@
+"""Cancel requests: from a key to the upstream that its client rides, and on to that server.
+
+The key is the only proof, so it is looked up whole.  In session mode it is the server's own (pid and secret) the first
+time an upstream is leased; later riders get its pid with a secret of ours, so that an earlier rider's key is dead.
+The upstream is not handed on while a cancel against it is under way (pool.cancel_done).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+from typing import TYPE_CHECKING
+
+from proxy.errors import ProxyError, UpstreamFault
+from proxy.net.drive import drive
+from proxy.net.stream import Stream, dial
+from proxy.net.tls import upstream_context
+from proxy.pool.upstream import Upstream
+from proxy.session.login import secure
+from proxy.wire import startup
+
+if TYPE_CHECKING:
+    from proxy.relay.pump import Relay
+
+log = logging.getLogger(__name__)
+CancelKey = tuple[int, bytes]
+
+
+class CancelKeys:
+    """Who may be cancelled by which key."""
+
+    def __init__(self) -> None:
+        self._riders: dict[CancelKey, Relay] = {}
+
+    def for_upstream(self, rider: Relay, upstream: Upstream) -> CancelKey:
+        """The server's own pid, and its own secret if nobody has been told it yet."""
+        key = (upstream.pid, upstream.secret)
+        if upstream.shown or key in self._riders or not upstream.pid:
+            while (key := (upstream.pid or random.getrandbits(31) | 1, os.urandom(4))) in self._riders:
+                pass
+        upstream.shown = True
+        self._riders[key] = rider
+        return key
+
+    def invent(self, rider: Relay | None = None) -> CancelKey:
+        """For clients that own no upstream: a positive pid (pgjdbc, pg_basebackup) and a random secret."""
+        while (key := (random.getrandbits(31) | 1, os.urandom(4))) in self._riders:
+            pass
+        if rider is not None:
+            self._riders[key] = rider
+        return key
+
+    def forget(self, key: CancelKey) -> None:
+        self._riders.pop(key, None)
+
+    async def cancel(self, pid: int, secret: bytes, timeout: float) -> None:
+        """Pass a cancel on; quietly nothing for a wrong key or a client that asks for nothing just now."""
+        rider = self._riders.get((pid, secret))
+        if rider is None:
+            return
+        upstream = rider.upstream
+        if upstream is None or not rider.owed:
+            return
+        pool = rider.pool
+        upstream.cancels += 1
+        stream: Stream | None = None
+        try:
+            async with asyncio.timeout(timeout or None):
+                server = pool.server
+                stream = Stream(await dial(server.host, server.port), fault=UpstreamFault)
+                if not server.host.startswith("/"):
+                    await drive(secure(server.tls.mode), stream, context=upstream_context(server.tls),
+                                server_side=False, server_name=server.tls.server_name or server.host)
+                await stream.write(startup.pack_cancel(upstream.pid, upstream.secret))
+                while await stream.recv(64):
+                    pass                       # the server closes when the signal has been sent
+        except (ProxyError, OSError, EOFError, TimeoutError) as fault:
+            log.warning("cancel request did not reach the server", extra={"fields": {
+                "plugin": pool.target.plugin, "error": str(fault) or type(fault).__name__}})
+        finally:
+            if stream is not None:
+                stream.close()
+            pool.cancel_done(upstream)

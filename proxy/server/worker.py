@@ -1,0 +1,331 @@
+"""The daemon's one loop: listening sockets, clients, pools, and what is asked of them from outside.
+
+Signals: SIGTERM and SIGINT drain (a second one ends now), SIGHUP reloads.  A reload keeps every pool whose Target and
+settings are unchanged; the others get a successor, and what is leased goes on to its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import signal
+import socket
+import stat
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from proxy.config.target import Target
+from proxy.errors import ConfigProblems, OperatorFault, ProxyError, Shutdown
+from proxy.net.tasks import keep
+from proxy.net.tls import server_context
+from proxy.pool.pool import Pool
+from proxy.pool.provision import Provision
+from proxy.pool.tally import Tally
+from proxy.server import systemd
+from proxy.server.cancel import CancelKeys
+from proxy.server.client import Client, serve
+from proxy.wire.startup import CancelRequest, Startup
+
+if TYPE_CHECKING:
+    from proxy.config.configuration import Configuration
+    from proxy.net.stream import Stream
+
+log = logging.getLogger(__name__)
+SWEEP = 1.0                 # seconds between two looks at idle upstreams
+ACCEPTS = 64                # per event, so that a flood of connects does not starve the relays
+BACKLOG = 1024
+OUT_OF_FILES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class Worker:
+    def __init__(self, configuration: Configuration, *, reread: Callable[[], Configuration] | None = None) -> None:
+        self.configuration = configuration
+        self.settings = configuration.settings
+        self.reread = reread
+        self.loop = asyncio.get_running_loop()
+        self.tls = server_context(self.settings.tls)
+        self.provision = Provision(self.settings)
+        self.keys = CancelKeys()
+        self.pools: dict[str, Pool] = {}
+        self.old_pools: list[Pool] = []
+        self.tallies: dict[tuple[str, str, str], Tally] = {}
+        self.clients: set[Client] = set()
+        self.tasks: dict[Client, asyncio.Task[None]] = {}
+        self.auth_failures: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        self.sockets: list[socket.socket] = []
+        self.started_at = self.loaded_at = time.time()
+        self.reload_ok = True
+        self.ready = self.draining = False
+        self.served = 0
+        self.embedded_alive: Callable[[], bool] | None = None
+        self._stop = asyncio.Event()
+        self._unlink: list[Path] = []
+
+    # -- listening ----------------------------------------------------------------------------------------
+
+    def listen(self) -> list[str]:
+        """Bind, or take what systemd hands over.  Returns the real addresses."""
+        inherited = systemd.listen_fds()
+        if inherited:
+            self.sockets = list(inherited)
+        else:
+            for address in self.settings.listen:
+                self.sockets += self._bind(address)
+        for sock in self.sockets:
+            sock.setblocking(False)
+            self.loop.add_reader(sock.fileno(), self._accept, sock)
+        return [_shown(sock) for sock in self.sockets]
+
+    def _bind(self, address: str) -> list[socket.socket]:
+        if address.startswith("/"):
+            return [self._bind_unix(Path(address))]
+        host, port = split_address(address, self.settings.port)
+        bound = []
+        try:
+            found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            for family, kind, _, _, place in dict.fromkeys(found):
+                sock = socket.socket(family, kind)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.bind(place)
+                sock.listen(BACKLOG)
+                bound.append(sock)
+        except OSError as fault:
+            raise OperatorFault(f"cannot listen on {address}: {fault.strerror or fault}",
+                                hint="Is another Switchboard or PgBouncer running? See switchboard.listen.") from None
+        return bound
+
+    def _bind_unix(self, folder: Path) -> socket.socket:
+        path = folder / f".s.PGSQL.{self.settings.port}" if folder.is_dir() else folder
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
+                if sock.connect_ex(str(path)) == 0:
+                    raise OSError(errno.EADDRINUSE, "another process listens there")
+                path.unlink()                 # left by a crash: nobody answers
+                sock.close()
+                sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.bind(str(path))
+            path.chmod(int(self.settings.unix_socket_mode, 8))
+            sock.listen(BACKLOG)
+        except OSError as fault:
+            sock.close()
+            raise OperatorFault(f"cannot listen on {path}: {fault.strerror or fault}") from None
+        self._unlink.append(path)
+        return sock
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(ACCEPTS):
+            try:
+                sock, peer = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as fault:
+                if fault.errno not in OUT_OF_FILES:
+                    raise
+                # Nothing can be accepted now: look away for a moment instead of spinning.
+                log.error("cannot accept a connection", extra={"fields": {"error": fault.strerror}})
+                self.loop.remove_reader(listening.fileno())
+                self.loop.call_later(0.5, self._accept_again, listening)
+                return
+            sock.setblocking(False)
+            if sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            self.served += 1
+            client = Client(self.served, f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix")
+            self.clients.add(client)
+            self.tasks[client] = keep(serve(self, sock, client), name=f"client {self.served}")
+
+    def _accept_again(self, listening: socket.socket) -> None:
+        if listening.fileno() >= 0 and not self.draining:
+            self.loop.add_reader(listening.fileno(), self._accept, listening)
+
+    # -- what clients need --------------------------------------------------------------------------------
+
+    def pool(self, target: Target) -> Pool:
+        """The pool of a target; made on first use."""
+        pool = self.pools.get(target.plugin)
+        settings = self.settings.pool_for(target.plugin)
+        if pool is None or pool.target != target or pool.settings != settings:
+            if pool is not None:
+                pool.retire()
+                self.old_pools.append(pool)
+            pool = self.pools[target.plugin] = Pool(
+                target, settings, self.settings.upstream, self.provision.ensure, self.provision.forget)
+        return pool
+
+    def tally(self, target: Target, user: str) -> Tally:
+        key = (target.plugin, str(target.server), user)
+        found = self.tallies.get(key)
+        if found is None:
+            found = self.tallies[key] = Tally(*key)
+        return found
+
+    async def cancel(self, request: CancelRequest) -> None:
+        await self.keys.cancel(request.pid, request.secret, self.settings.upstream.connect_timeout)
+
+    def concerns_databases(self, pool: Pool, statement: bytes) -> None:
+        """A client is about to CREATE, DROP or ALTER a database: our idle connections must not be in its way."""
+        text = statement.lower()
+        if not any(word in text for word in (b"create", b"drop", b"alter")):
+            return
+        for other in self.all_pools():
+            if other.server == pool.server and other is not pool:
+                other.clear()
+        pool.clear()
+
+    def all_pools(self) -> list[Pool]:
+        self.old_pools = [pool for pool in self.old_pools if pool.open or pool.waiting or pool.coming]
+        return [*self.pools.values(), *self.old_pools]
+
+    async def maintain(self, stream: Stream, hello: Startup) -> None:
+        from proxy.server.maintenance import maintain
+
+        await maintain(self, stream, hello)
+
+    def parted(self, client: Client) -> None:
+        """The one way out: counters down, one line."""
+        self.clients.discard(client)
+        self.tasks.pop(client, None)
+        relay, tally = client.relay, client.tally
+        if tally is not None:
+            tally.clients -= 1
+        if client.reason and (relay is not None or self.settings.log.connections):
+            level = logging.INFO if relay is not None or client.plugin == "(maintenance)" else logging.WARNING
+            if self.settings.log.connections or level > logging.INFO:
+                log.log(level, "client left" if client.plugin else "client refused",
+                        extra={"fields": {**self.line(client), "reason": client.reason,
+                                          "seconds": round(time.monotonic() - client.since, 3)}})
+        if self.draining and not self.clients:
+            self._stop.set()
+
+    def line(self, client: Client) -> dict[str, Any]:
+        """What names a client in the log."""
+        return {"client": client.serial, "address": client.address, "user": client.user, "database": client.database,
+                "plugin": client.plugin, "tls": client.tls}
+
+    # -- life ---------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve until told to stop.  The sockets are bound by `listen` before."""
+        for number, act in ((signal.SIGTERM, self.drain), (signal.SIGINT, self.drain), (signal.SIGHUP, self.reload)):
+            self.loop.add_signal_handler(number, act)
+        keep(self._housekeeping(), name="housekeeping")
+        self.ready = True
+        systemd.notify(READY="1", STATUS=f"Serving {', '.join(_shown(sock) for sock in self.sockets)}")
+        try:
+            await self._stop.wait()
+        finally:
+            await self._close()
+
+    async def _housekeeping(self) -> None:
+        watchdog = systemd.watchdog_interval()
+        while not self._stop.is_set():
+            now = self.loop.time()
+            for pool in self.all_pools():
+                pool.sweep(now)
+            if watchdog is not None:
+                systemd.notify(WATCHDOG="1")
+            try:
+                async with asyncio.timeout(min(SWEEP, watchdog / 2) if watchdog else SWEEP):
+                    await self._stop.wait()
+            except TimeoutError:
+                continue
+
+    def reload(self) -> None:
+        """SIGHUP: read the configuration again; a broken one changes nothing."""
+        if self.reread is None:
+            return
+        systemd.notify(RELOADING="1", MONOTONIC_USEC=str(time.monotonic_ns() // 1000))
+        try:
+            configuration = self.reread()
+            tls = server_context(configuration.settings.tls)
+        except ProxyError as fault:
+            self.reload_ok = False
+            for problem in fault.problems if isinstance(fault, ConfigProblems) else (fault.message,):
+                log.error("reload failed, the old configuration stays", extra={"fields": {"problem": problem}})
+        else:
+            self.apply(configuration)
+            self.tls = tls
+            log.info("reloaded", extra={"fields": {"fingerprint": configuration.fingerprint}})
+        systemd.notify(READY="1")
+
+    def apply(self, configuration: Configuration) -> None:
+        self.configuration, self.settings = configuration, configuration.settings
+        self.provision.settings = configuration.settings
+        self.loaded_at, self.reload_ok = time.time(), True
+        logging.getLogger().setLevel(configuration.settings.log.level.upper())
+        for plugin, pool in list(self.pools.items()):
+            try:
+                target = configuration.target(plugin)
+            except ProxyError:
+                pool.retire()
+                self.old_pools.append(self.pools.pop(plugin))
+                continue
+            self.pool(target).dialling = configuration.settings.upstream
+
+    def drain(self) -> None:
+        """First call: no new clients, everybody leaves at the end of a transaction.  Second call: now."""
+        if self.draining:
+            self._stop.set()
+            return
+        self.draining = True
+        systemd.notify(STOPPING="1", STATUS="Draining")
+        log.info("draining", extra={"fields": {"clients": len(self.clients)}})
+        for sock in self.sockets:
+            self.loop.remove_reader(sock.fileno())
+            sock.close()
+        for client in list(self.clients):
+            if client.relay is not None:
+                client.relay.drain()
+            else:
+                self.tasks[client].cancel()
+        if not self.clients:
+            self._stop.set()
+        self.loop.call_later(self.settings.drain_timeout, self._stop.set)
+
+    async def _close(self) -> None:
+        for client in list(self.clients):
+            if client.relay is not None:
+                client.relay.finish("shutting down", Shutdown("terminating connection due to administrator command"))
+        tasks = list(self.tasks.values())
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=2)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        for pool in self.all_pools():
+            pool.retire()
+        for sock in self.sockets:
+            if sock.fileno() >= 0:
+                self.loop.remove_reader(sock.fileno())
+                sock.close()
+        for path in self._unlink:
+            path.unlink(missing_ok=True)
+        log.info("stopped", extra={"fields": {"served": self.served}})
+
+
+def split_address(address: str, port: int) -> tuple[str, int]:
+    """`host:port`, `[v6]:port`, `host`, `:port`; `*` and the empty host are all addresses."""
+    host, colon, digits = address.rpartition(":")
+    if not colon or address.endswith("]"):
+        host, digits = address, str(port)
+    host = host.strip("[]")
+    return ("" if host == "*" else host), int(digits)
+
+
+def _shown(sock: socket.socket) -> str:
+    name = sock.getsockname()
+    if isinstance(name, tuple):
+        return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
+    return os.fsdecode(name)
+
+

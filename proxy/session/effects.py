@@ -1,0 +1,31 @@
+"""What a dialogue may ask of the world.  A dialogue is a generator that yields these; `net/drive` does them.
+
+    packet = yield Ask.STARTUP          one untyped packet, parsed (wire/startup)
+    tag, body = yield Ask.MESSAGE       one typed message
+    byte = yield Ask.BYTE               one byte (the answer to SSLRequest)
+    yield Send(data)                    written before the dialogue goes on
+    yield Ask.TLS                       both sides speak TLS from here on
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+
+class Ask(enum.Enum):
+    STARTUP = "startup"
+    MESSAGE = "message"
+    BYTE = "byte"
+    TLS = "tls"
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    data: bytes = field(repr=False)   # may hold a proof
+
+
+T = TypeVar("T")
+Dialogue = Generator[Ask | Send, Any, T]

@@ -1,0 +1,137 @@
+"""Us as the server: from the first byte of a client to AuthenticationOk.
+
+`greet` answers the untyped packets until the client says who it is; `prove` is the password exchange.  Neither
+knows sockets.  Whether the user exists is not visible: an unknown one walks the same path as a wrong password.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import struct
+from dataclasses import dataclass, field
+
+from proxy.auth import password as passwords
+from proxy.auth.scram import MECHANISM, ScramServer, mock_verifier
+from proxy.config.settings import Method
+from proxy.errors import AuthenticationFailed, AuthorizationFailed, ClientFault
+from proxy.session.effects import Ask, Dialogue, Send
+from proxy.wire import messages
+from proxy.wire.startup import CancelRequest, GSSENCRequest, SSLRequest, Startup
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """How one user proves itself.  `stored` is what the configuration holds; None: nobody of that name."""
+
+    user: str
+    method: Method
+    stored: str | None = field(repr=False)
+    iterations: int = 4096
+
+
+def greet(*, tls_offered: bool, tls_required: bool = False) -> Dialogue[Startup | CancelRequest]:
+    """Answer SSLRequest and GSSENCRequest until the client says what it wants."""
+    secure = False
+    while True:
+        packet = yield Ask.STARTUP
+        match packet:
+            case SSLRequest() if secure:
+                raise ClientFault("received SSLRequest inside TLS")
+            case SSLRequest() if tls_offered:
+                yield Send(b"S")
+                yield Ask.TLS              # the driver refuses if plaintext is already buffered
+                secure = True
+            case SSLRequest() | GSSENCRequest():
+                yield Send(b"N")
+            case CancelRequest():
+                return packet
+            case Startup():
+                if tls_required and not secure:
+                    raise AuthorizationFailed("connection requires TLS", hint="Connect with sslmode=require.")
+                if packet.minor > 0 or packet.unknown:
+                    yield Send(messages.negotiate_protocol_version(0, packet.unknown))
+                return packet
+
+
+def prove(login: Login) -> Dialogue[None]:
+    """Ask for the proof that `login.method` wants; raise AuthenticationFailed with one wording for every cause."""
+    failed = AuthenticationFailed(f'password authentication failed for user "{login.user}"')
+    method, stored = login.method, login.stored
+    if method is Method.TRUST:
+        if stored is None:
+            raise failed
+        return
+    # A stored SCRAM verifier cannot answer md5, an md5 hash cannot answer SCRAM: use what the stored form can.
+    if stored is not None and method is not Method.PASSWORD:
+        if passwords.is_md5(stored):
+            method = Method.MD5
+        elif stored.startswith(MECHANISM + "$"):
+            method = Method.SCRAM
+    try:
+        match method:
+            case Method.SCRAM:
+                yield from _scram(login)
+            case Method.MD5:
+                yield from _md5(login)
+            case _:
+                yield from _cleartext(login)
+    except AuthenticationFailed:
+        raise failed from None
+
+
+def _password() -> Dialogue[bytes]:
+    tag, body = yield Ask.MESSAGE
+    if tag != ord("p"):
+        raise ClientFault(f"expected a password response, got message type {tag:#04x}")
+    return bytes(body)
+
+
+def _text(body: bytes) -> str:
+    if not body.endswith(b"\0") or b"\0" in body[:-1]:
+        raise ClientFault("malformed password message")
+    if body == b"\0":
+        raise AuthenticationFailed("empty password returned by client")
+    try:
+        return body[:-1].decode()
+    except UnicodeDecodeError:
+        raise AuthenticationFailed("password is not UTF-8") from None
+
+
+def _cleartext(login: Login) -> Dialogue[None]:
+    yield Send(messages.authentication(messages.AUTH_CLEARTEXT))
+    offered = _text((yield from _password()))
+    # The comparison runs for unknown users too, against something that nobody can know.
+    stored = login.stored if login.stored is not None else str(mock_verifier(login.user, login.iterations))
+    if not passwords.matches(login.user, stored, offered) or login.stored is None:
+        raise AuthenticationFailed("wrong password")
+
+
+def _md5(login: Login) -> Dialogue[None]:
+    salt = os.urandom(4)
+    yield Send(messages.authentication(messages.AUTH_MD5, salt))
+    offered = _text((yield from _password())).encode()
+    stored = login.stored if login.stored is not None else os.urandom(16).hex()
+    if not passwords.is_md5(stored):
+        stored = passwords.md5_hash(login.user, stored)
+    if not hmac.compare_digest(passwords.md5_answer(stored, salt), offered) or login.stored is None:
+        raise AuthenticationFailed("wrong password")
+
+
+def _scram(login: Login) -> Dialogue[None]:
+    verifier = passwords.verifier_of(login.stored, login.iterations) if login.stored is not None else None
+    server = ScramServer(verifier or mock_verifier(login.user, login.iterations), real=verifier is not None)
+    yield Send(messages.authentication(messages.AUTH_SASL, MECHANISM.encode() + b"\0\0"))
+    first = yield from _password()
+    # SASLInitialResponse: mechanism, NUL, int32 length, data
+    name, _, rest = first.partition(b"\0")
+    if name != MECHANISM.encode():
+        raise ClientFault("client selected an invalid SASL authentication mechanism")
+    if len(rest) < 4:
+        raise ClientFault("malformed SASL initial response")
+    (length,) = struct.unpack_from("!i", rest)
+    if length != len(rest) - 4:
+        raise ClientFault("malformed SASL initial response")
+    yield Send(messages.authentication(messages.AUTH_SASL_CONTINUE, server.first(rest[4:])))
+    final = server.final((yield from _password()))
+    yield Send(messages.authentication(messages.AUTH_SASL_FINAL, final))

@@ -1,0 +1,274 @@
+"""The rules of one client riding one lease.  Hot: `from_client` and `from_upstream` see every byte.
+
+Three facts decide whether a lease may go back: what is **owed** (each Query, Sync and FunctionCall is answered by
+one ReadyForQuery), the **status** that the last ReadyForQuery told, and whether the client is **open** (extended
+messages since its last Sync, or a message of which only a part has passed).
+
+COPY bends the count: while it reads CopyData the server ignores Sync (PostgreSQL manual, "COPY Operations"), so
+Syncs that were sent ahead are struck off when CopyInResponse arrives; `c` and `f` stay in the queue as marks of
+where that copy ends.
+
+Both functions take bytes `buf[:n]`, remember a split header, and return flags.  What needs thought is a flag for
+the relay; nothing here knows pools or sockets.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from time import perf_counter
+
+from proxy.errors import ClientFault, UpstreamFault
+from proxy.pool.tally import Tally
+from proxy.wire import messages
+from proxy.wire.frames import RUN, header
+from proxy.session.pins import suspicion
+
+# Flags
+IDLE = 1            # ReadyForQuery idle, nothing owed, client not open: the lease may go back
+TERMINATE = 2       # the client said goodbye; `cut` is where
+THINK = 4           # a statement that concerns databases: `statement` holds it
+BEGAN = 8           # at least one whole message has passed
+
+I, T, E = b"ITE"
+_SHORT = 600        # below this a chunk holds too few rows for RUN to pay
+
+# What a client's message means to us
+REQUEST, PARSE, OPEN, BYE, COPY, COPY_END = 1, 2, 3, 4, 5, 6
+KIND = bytearray(256)
+for _tag, _kind in {b"Q": REQUEST, b"S": REQUEST, b"F": REQUEST, b"P": PARSE, b"X": BYE, b"d": COPY,
+                    b"c": COPY_END, b"f": COPY_END}.items():
+    KIND[_tag[0]] = _kind
+for _byte in b"BDECH":
+    KIND[_byte] = OPEN
+
+Q, S, DATA_ROW, COPY_DATA, READY, ERROR, COPY_IN, STATUS, COMPLETE = b"QSDdZEGSC"
+
+
+class Link:
+    __slots__ = (
+        "c_left", "c_part", "copying", "cut", "dirty", "fatal", "open", "owed", "pinned", "reported", "since",
+        "statement", "status", "tally", "transaction_since", "u_left", "u_part", "used", "watch",
+    )
+
+    def __init__(self, tally: Tally, *, watch: bool) -> None:
+        self.tally = tally
+        self.watch = watch                    # transaction mode: look for what outlives a transaction
+        self.owed: deque[int] = deque(maxlen=None)
+        self.status = I
+        self.open = False
+        self.copying = False                  # the server reads CopyData now: a Sync is not answered
+        self.dirty = False                    # settings were changed that we cannot name
+        self.used = False
+        self.pinned: str | None = None        # why the lease may not go back
+        self.fatal = False                    # the server has said FATAL
+        self.reported: list[tuple[str, str]] | None = None    # ParameterStatus seen since the relay last looked
+        self.c_left = self.u_left = self.cut = 0
+        self.c_part = self.u_part = b""
+        self.since = self.transaction_since = 0.0
+        self.statement: bytes | None = None
+
+    @property
+    def partial(self) -> bool:
+        """Only a part of a client's message has passed."""
+        return bool(self.c_left or self.c_part)
+
+    @property
+    def settled(self) -> bool:
+        """Nothing is owed and both directions stand between two messages."""
+        return not (self.owed or self.open or self.copying or self.partial or self.u_left or self.u_part)
+
+    def from_client(self, buf: bytearray, n: int) -> int:  # hot
+        """Account for `buf[:n]` on its way to the upstream."""
+        self.tally.from_client += n
+        at = self.c_left
+        if at >= n:
+            self.c_left = at - n
+            return BEGAN
+        if self.c_part:
+            return self._split_client(buf, n)
+        flags = 0
+        while at + 5 <= n:
+            tag, size = header(buf, at)
+            if size < 4 or size > 0x7FFFFFFF:
+                raise ClientFault(f"invalid message length {size}")
+            kind = KIND[tag]
+            end = at + size + 1
+            if kind == REQUEST:
+                if tag == Q:
+                    flags |= self._text(buf, at + 5, end, n)
+                if not self.owed:
+                    self.since = now = perf_counter()
+                    if self.status == I:
+                        self.transaction_since = now
+                if tag != S:
+                    self.owed.append(tag)
+                else:
+                    self.open = False
+                    if not self.copying:
+                        self.owed.append(tag)
+                self.used = True
+            elif kind == OPEN:
+                self.open = True
+            elif kind == PARSE:
+                self.open = True
+                flags |= self._text(buf, at + 5, end, n)
+                if self.watch and not self.pinned and (at + 5 >= n or buf[at + 5]):
+                    self.pin("prepared statement")
+            elif kind == COPY:
+                if n - at > _SHORT and size <= 255:
+                    match = RUN(buf, at, n)
+                    if match and match.end() > at:
+                        end = match.end()
+            elif kind == COPY_END:
+                if self.copying:
+                    self.copying = False
+                else:
+                    self.owed.append(tag)
+            elif kind == BYE:
+                self.cut = at
+                return flags | TERMINATE
+            else:
+                raise ClientFault(f"invalid frontend message type {tag}")
+            flags |= BEGAN
+            at = end
+        if at > n:
+            self.c_left = at - n
+        else:
+            self.c_left = 0
+            if at < n:
+                self.c_part = bytes(buf[at:n])
+        return flags
+
+    def _split_client(self, buf: bytearray, n: int) -> int:
+        """The header that ended the last chunk goes on in this one: account for it as if it stood whole."""
+        part, self.c_part = self.c_part, b""
+        whole = bytearray(part)
+        whole += buf[:n]
+        self.tally.from_client -= n + len(part)
+        flags = self.from_client(whole, len(whole))
+        self.cut -= len(part)
+        if flags & TERMINATE and self.cut < 0:
+            self.c_part = part                # the first bytes of the goodbye have gone to the server already
+            self.cut = 0
+        return flags
+
+    def _text(self, buf: bytearray, start: int, end: int, n: int) -> int:
+        """Look at a statement's text: does it concern databases, or outlive its transaction?"""
+        if end > n:
+            # Its rest has not come yet.  Assume the worst of what cannot be seen: a reset costs one round trip.
+            self.dirty = True
+            text = bytes(buf[start:n]).lower()
+        else:
+            text = bytes(buf[start:end]).lower()
+        if self.watch and (reason := suspicion(text)) is not None:
+            if reason:
+                self.pin(reason)
+            else:
+                self.dirty = True
+        if b"database" in text and len(text) < 65_536:
+            self.statement = bytes(buf[start:min(end, n)])
+            return THINK
+        return 0
+
+    def pin(self, reason: str) -> None:
+        if not self.pinned:
+            self.pinned = reason
+            self.tally.pins[reason] += 1
+
+    def from_upstream(self, buf: bytearray, n: int) -> int:  # hot
+        """Account for `buf[:n]` on its way to the client."""
+        self.tally.from_upstream += n
+        at = self.u_left
+        if at >= n:
+            self.u_left = at - n
+            return 0
+        if self.u_part:
+            part, self.u_part = self.u_part, b""
+            whole = bytearray(part)
+            whole += buf[:n]
+            self.tally.from_upstream -= n + len(part)
+            return self.from_upstream(whole, len(whole))
+        flags = 0
+        while at + 5 <= n:
+            tag, size = header(buf, at)
+            if (tag == DATA_ROW or tag == COPY_DATA) and n - at > _SHORT and size <= 255:
+                match = RUN(buf, at, n)
+                if match and match.end() > at:
+                    at = match.end()
+                    continue
+            if size < 4 or size > 0x7FFFFFFF:
+                raise UpstreamFault(f"the server sent a message of length {size}")
+            end = at + size + 1
+            if tag == READY:
+                if end > n:
+                    break
+                flags = self._ready(buf[at + 5])
+            elif tag == ERROR:
+                self._error(bytes(buf[at + 5:min(end, n)]))
+            elif tag == STATUS or tag == COMPLETE:
+                if end > n and size < 4096:
+                    break
+                if tag == STATUS:
+                    self._reported(bytes(buf[at + 5:end]))
+                elif self.watch and buf[at + 5:at + 9] in (b"SET\0", b"RESE"):
+                    self.dirty = True
+            elif tag == COPY_IN:
+                self._copy_in()
+            at = end
+        if at > n:
+            self.u_left = at - n
+        else:
+            self.u_left = 0
+            if at < n:
+                self.u_part = bytes(buf[at:n])
+                flags = 0
+        return flags
+
+    def _ready(self, status: int) -> int:
+        owed, tally = self.owed, self.tally
+        while owed and owed.popleft() in b"cf":
+            pass
+        now = perf_counter()
+        tally.queries += 1
+        tally.query_time.observe(now - self.since)
+        self.since = now
+        self.copying = False
+        self.status = status
+        if status == I:
+            tally.transactions += 1
+            tally.transaction_time.observe(now - self.transaction_since)
+            self.transaction_since = now
+            if not owed and not self.open and not self.c_left and not self.c_part:
+                return IDLE
+        return 0
+
+    def _error(self, body: bytes) -> None:
+        at = body.find(b"\0C")
+        state = body[at + 2:at + 4].decode("ascii", "replace") if at >= 0 else "XX"
+        self.tally.errors[state if state.isalnum() and len(state) == 2 else "XX"] += 1
+        if body.startswith((b"SFATAL\0", b"SPANIC\0")) or b"\0VFATAL\0" in body or b"\0VPANIC\0" in body:
+            self.fatal = True
+        # PG manual, "Extended Query": after an ErrorResponse the server discards until Sync; a copy is over.
+        self.copying = False
+
+    def _reported(self, body: bytes) -> None:
+        if self.reported is None:
+            self.reported = []
+        self.reported.append(messages.parse_parameter_status(body))
+
+    def _copy_in(self) -> None:
+        """Strike off the Syncs that this COPY eats: those between its own request and the mark of its end."""
+        kept: deque[int] = deque()
+        owed = self.owed
+        while owed and owed[0] in b"cf":
+            owed.popleft()
+        if owed and owed[0] != S:
+            kept.append(owed.popleft())       # a simple Query: its own ReadyForQuery is still to come
+        while owed and owed[0] == S:
+            owed.popleft()
+        if owed and owed[0] in b"cf":
+            owed.popleft()
+        else:
+            self.copying = True
+        kept.extend(owed)
+        self.owed = kept
