@@ -18,7 +18,7 @@ from typing import Any
 
 import scramp  # type: ignore[import-untyped]
 
-from proxy.errors import AuthenticationFailed, ClientFault, UpstreamFault
+from proxy.errors import AuthenticationFailed, ClientFault, NotSupported, UpstreamFault
 
 MECHANISM = "SCRAM-SHA-256"
 _MECH = scramp.ScramMechanism(mechanism=MECHANISM)
@@ -67,31 +67,60 @@ def mock_verifier(user: str, iterations: int = 4096) -> Verifier:
 
 
 class ScramServer:
-    """Our side towards a client.  `first` and `final` take the client's messages and give ours."""
+    """Our side towards a client.  `first` and `final` take the client's messages and give ours.
+
+    Our own arithmetic, because scramp refuses the empty user name that libpq sends (PostgreSQL ignores the name in
+    SCRAM: it has the one of the startup packet).  The library stays for the client side and for PBKDF2.
+    """
 
     def __init__(self, verifier: Verifier, *, real: bool = True) -> None:
         self._real = real
-        info = (verifier.salt, verifier.stored_key, verifier.server_key, verifier.iterations)
-        self._server: Any = _MECH.make_server(lambda _user: info)
+        self._verifier = verifier
+        self._gs2 = self._bare = self._server_first = self._nonce = b""
 
     def first(self, message: bytes) -> bytes:
-        try:
-            self._server.set_client_first(message.decode())
-            return bytes(self._server.get_server_first().encode())
-        except (scramp.ScramException, UnicodeDecodeError, ValueError, IndexError, KeyError):
-            raise ClientFault("malformed SCRAM message") from None
+        """client-first-message in, server-first-message out (RFC 5802 section 7)."""
+        flag, comma, rest = message.partition(b",")
+        authzid, comma_too, bare = rest.partition(b",")
+        if not comma or not comma_too:
+            raise ClientFault("malformed SCRAM message")
+        if flag not in (b"n", b"y"):
+            raise ClientFault("the client wants channel binding, which was not offered")
+        if authzid:
+            raise NotSupported("client uses authorization identity, but it is not supported")
+        words = bare.split(b",")
+        if len(words) < 2 or not words[0].startswith(b"n=") or not words[1].startswith(b"r="):
+            raise ClientFault("malformed SCRAM message")
+        nonce = words[1][2:]
+        if not 1 <= len(nonce) <= 1024 or not all(0x21 <= byte <= 0x7E for byte in nonce):
+            raise ClientFault("non-printable characters in SCRAM nonce")
+        self._gs2, self._bare = flag + b",,", bare
+        self._nonce = nonce + base64.b64encode(secrets.token_bytes(18))
+        salt = base64.b64encode(self._verifier.salt)
+        self._server_first = b"r=%b,s=%b,i=%d" % (self._nonce, salt, self._verifier.iterations)
+        return self._server_first
 
     def final(self, message: bytes) -> bytes:
+        """client-final-message in, server-final-message out; AuthenticationFailed for a wrong proof."""
+        without_proof, found, proof64 = message.rpartition(b",p=")
+        words = without_proof.split(b",")
+        if not found or len(words) < 2 or words[0] != b"c=" + base64.b64encode(self._gs2):
+            raise ClientFault("malformed SCRAM message")
+        if words[1] != b"r=" + self._nonce:
+            raise ClientFault("SCRAM nonce does not match")
         try:
-            self._server.set_client_final(message.decode())
-            final = bytes(self._server.get_server_final().encode())
-        except scramp.ScramException:
-            raise AuthenticationFailed("password authentication failed") from None
-        except (UnicodeDecodeError, ValueError, IndexError, KeyError, TypeError):
+            proof = base64.b64decode(proof64, validate=True)
+        except (ValueError, binascii.Error):
             raise ClientFault("malformed SCRAM message") from None
-        if not self._real or final.startswith(b"e="):
+        signed = b",".join((self._bare, self._server_first, without_proof))
+        signature = hmac.digest(self._verifier.stored_key, signed, "sha256")
+        if len(proof) != len(signature):
+            raise ClientFault("malformed SCRAM message")
+        client_key = bytes(a ^ b for a, b in zip(proof, signature, strict=True))
+        right = hmac.compare_digest(hashlib.sha256(client_key).digest(), self._verifier.stored_key)
+        if not right or not self._real:
             raise AuthenticationFailed("password authentication failed")
-        return final
+        return b"v=" + base64.b64encode(hmac.digest(self._verifier.server_key, signed, "sha256"))
 
 
 class ScramClient:
