@@ -20,7 +20,7 @@ from time import perf_counter
 from proxy.errors import ClientFault, UpstreamFault
 from proxy.pool.tally import Tally
 from proxy.wire import messages
-from proxy.wire.frames import RUN, header
+from proxy.wire.frames import header, skip
 from proxy.session.pins import suspicion
 
 # Flags
@@ -30,7 +30,7 @@ THINK = 4           # a statement that concerns databases: `statement` holds it
 BEGAN = 8           # at least one whole message has passed
 
 I, T, E = b"ITE"
-_SHORT = 600        # below this a chunk holds too few rows for RUN to pay
+_SHORT = 600        # below this a chunk holds too few rows for `skip` to pay
 
 # What a client's message means to us
 REQUEST, PARSE, OPEN, BYE, COPY, COPY_END = 1, 2, 3, 4, 5, 6
@@ -116,9 +116,9 @@ class Link:
                     self.pin("prepared statement")
             elif kind == COPY:
                 if n - at > _SHORT and size <= 255:
-                    match = RUN(buf, at, n)
-                    if match and match.end() > at:
-                        end = match.end()
+                    end = skip(buf, at, n, size)
+                    if end == at:
+                        end = at + size + 1
             elif kind == COPY_END:
                 if self.copying:
                     self.copying = False
@@ -192,9 +192,9 @@ class Link:
         while at + 5 <= n:
             tag, size = header(buf, at)
             if (tag == DATA_ROW or tag == COPY_DATA) and n - at > _SHORT and size <= 255:
-                match = RUN(buf, at, n)
-                if match and match.end() > at:
-                    at = match.end()
+                jumped = skip(buf, at, n, size)
+                if jumped > at:
+                    at = jumped
                     continue
             if size < 4 or size > 0x7FFFFFFF:
                 raise UpstreamFault(f"the server sent a message of length {size}")
@@ -203,12 +203,12 @@ class Link:
                 if end > n:
                     break
                 flags = self._ready(buf[at + 5])
-            elif tag == ERROR:
-                self._error(bytes(buf[at + 5:min(end, n)]))
-            elif tag == STATUS or tag == COMPLETE:
+            elif tag == STATUS or tag == COMPLETE or tag == ERROR:
                 if end > n and size < 4096:
-                    break
-                if tag == STATUS:
+                    break                     # small: wait until it can be read whole
+                if tag == ERROR:
+                    self._error(bytes(buf[at + 5:min(end, n)]))
+                elif tag == STATUS:
                     self._reported(bytes(buf[at + 5:end]))
                 elif self.watch and buf[at + 5:at + 9] in (b"SET\0", b"RESE"):
                     self.dirty = True
