@@ -1,0 +1,105 @@
+"""The whole configuration: routing, and every mistake with its line and remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from proxy.config.configuration import Configuration, read
+from proxy.config.target import Engine
+from proxy.errors import ConfigProblems, UnknownDatabase
+
+BASE = """
+backend:
+  database:
+    client: pg
+    connection: {host: db, port: 5433, user: bs, password: s3cret}
+    plugin:
+      auth: {connection: {database: unwitting_fox, user: fort, password: knox}}
+      catalog: {}
+switchboard:
+  users: {backstage: {password: pw}}
+"""
+SCHEMA = BASE.replace("password: s3cret}", "password: s3cret, database: shared}\n    pluginDivisionMode: schema").replace(
+    "database: unwitting_fox, ", "")
+
+
+def config(tmp_path: Path, text: str, **environ: str) -> Configuration:
+    (tmp_path / "app-config.yaml").write_text(text)
+    return read([tmp_path / "app-config.yaml"], environ=environ)
+
+
+@pytest.mark.parametrize(("asked", "want"), [
+    ("catalog", "db:5433/backstage_plugin_catalog"),
+    ("backstage_plugin_catalog", "db:5433/backstage_plugin_catalog"),
+    ("auth", "db:5433/unwitting_fox"),
+    ("unwitting_fox", "db:5433/unwitting_fox"),
+    ("catalog-gitlab", "db:5433/backstage_plugin_catalog-gitlab"),
+    ("backstage_plugin_search", "db:5433/backstage_plugin_search"),
+])
+def test_routes(tmp_path: Path, asked: str, want: str) -> None:
+    assert str(config(tmp_path, BASE).route(asked)) == want
+
+
+@pytest.mark.parametrize("asked", ["", "no such plugin", "a_", "backstage_plugin_", "backstage_plugin_auth", "x" * 60])
+def test_unknown(tmp_path: Path, asked: str) -> None:
+    with pytest.raises(UnknownDatabase):
+        config(tmp_path, BASE).route(asked)
+
+
+def test_listed_only(tmp_path: Path) -> None:
+    listed = config(tmp_path, BASE + "  plugins: listed\n")
+    assert listed.route("catalog").plugin == "catalog"
+    with pytest.raises(UnknownDatabase):
+        listed.route("search")
+
+
+def test_schema_mode_goes_by_application_name(tmp_path: Path) -> None:
+    found = config(tmp_path, SCHEMA)
+    assert str(found.route("shared", "backstage_plugin_catalog")) == "db:5433/shared#catalog"
+    assert str(found.route("catalog")) == "db:5433/shared#catalog"
+    with pytest.raises(UnknownDatabase, match="does not say which plugin"):
+        found.route("shared", "psql")
+
+
+def test_credentials_stay_apart(tmp_path: Path) -> None:
+    target = config(tmp_path, BASE).target("auth")
+    assert target.credential is not None
+    assert target.provisioner is not None
+    assert (target.credential.user, target.provisioner.user) == ("fort", "bs")
+    assert "knox" not in repr(target)
+
+
+def test_memory_and_embedded(tmp_path: Path) -> None:
+    found = config(tmp_path, "backend: {database: {client: better-sqlite3, connection: ':memory:'}}")
+    assert found.needs_embedded
+    assert found.target("catalog").engine is Engine.MEMORY
+
+
+@pytest.mark.parametrize(("text", "problem"), [
+    ("switchboard: {lisen: []}", 'switchboard.lisen: unknown key; did you mean "listen"?'),
+    ("switchboard: {pool: {size: 0}}", "switchboard.pool.size: input should be greater than or equal to 1, got 0"),
+    ("switchboard: {pool: {lifetime: soon}}", "switchboard.pool.lifetime: expected a duration"),
+    ("switchboard: {pool: {size: '${SIZE}'}}", "got 'many' (from ${SIZE})"),
+    ("switchboard: {users: {x: {}}}", "switchboard.users.x: has no password"),
+    ("switchboard: {users: {x: {passwort: 1}}}", 'did you mean "password"?'),
+])
+def test_mistakes(tmp_path: Path, text: str, problem: str) -> None:
+    (tmp_path / "app-config.yaml").write_text(BASE.split("switchboard:", maxsplit=1)[0])
+    (tmp_path / "own.yaml").write_text("\n" + text)
+    with pytest.raises(ConfigProblems) as caught:
+        read([tmp_path / "app-config.yaml", tmp_path / "own.yaml"], environ={"SIZE": "many"})
+    assert problem in str(caught.value)
+    assert "own.yaml:2:" in str(caught.value)
+
+
+def test_all_mistakes_at_once(tmp_path: Path) -> None:
+    text = BASE.replace("catalog: {}", "catalog: {connection: {port: abc}}\n      search: {connection: {type: rds}}")
+    with pytest.raises(ConfigProblems) as caught:
+        config(tmp_path, text + "  drain_timeout: never\n")
+    found = "\n".join(caught.value.problems)
+    assert "expected a port, got 'abc'" in found
+    assert "type 'rds' needs tokens" in found
+    assert "drain_timeout" in found
+    assert "s3cret" not in found
