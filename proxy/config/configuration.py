@@ -120,6 +120,16 @@ class Configuration:
             return self._allowed(database)
         raise _unknown(database)
 
+    def sharing(self, database: str) -> Target | None:
+        """Any target in a database that several plugins share: for what concerns the database, not its plugins."""
+        return next((target for target in [*self._targets(), *self._base()] if target.database == database), None)
+
+    def _base(self) -> list[Target]:
+        try:
+            return [self.target("base")] if self.schema_mode else []
+        except ProxyError:
+            return []
+
     @property
     def _prefix(self) -> str:
         node = self.root.get("prefix")

@@ -1,0 +1,225 @@
+"""Databases and schemas come to exist here, once, by the provisioning credential.
+
+`ensure` is asked before every dial and answers at once for a target that was seen to exist.  Within the process it is
+single flight; between processes the server decides: 42P04, and 23505 on pg_database_datname_index, mean that another was
+faster (PostgreSQL has no CREATE DATABASE IF NOT EXISTS), 55006 that a template is busy.  Always from template0: nobody is
+ever connected to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from proxy.config.settings import Settings
+from proxy.config.target import Credential, Server, SslMode, Target
+from proxy.errors import NotSupported, ProxyError, UnknownDatabase, UpstreamFault, UpstreamRefused
+from proxy.pool.tally import Histogram
+
+log = logging.getLogger(__name__)
+EXISTS = {"42P04", "23505", "42P06"}
+TRIES = 5
+Place = tuple[str, str, str | None]
+
+
+class Provision:
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.outcomes: Counter[tuple[str, str]] = Counter()      # (plugin, outcome)
+        self.time = Histogram()
+        self._known: set[Place] = set()
+        self._flights: dict[Place, asyncio.Task[None]] = {}
+
+    async def ensure(self, target: Target) -> None:
+        """Return when the target's database (and schema) exists, or raise what its client is to be told."""
+        place = _place(target)
+        if place in self._known:
+            return
+        if target.server is None or not self.settings.provisioning.enabled or not (
+                target.ensure_exists or (target.schema and target.ensure_schema_exists)):
+            self._known.add(place)            # it is the operator's: a missing one is the server's to tell (3D000)
+            return
+        flight = self._flights.get(place)
+        if flight is None:
+            flight = self._flights[place] = asyncio.get_running_loop().create_task(self._ensure(target))
+            flight.add_done_callback(lambda _: self._flights.pop(place, None))
+        await asyncio.shield(flight)
+
+    def forget(self, target: Target) -> None:
+        """It was dropped behind our back: look again next time."""
+        self._known.discard(_place(target))
+
+    async def _ensure(self, target: Target) -> None:
+        began = asyncio.get_running_loop().time()
+        outcome = "failed"
+        try:
+            async with asyncio.timeout(self.settings.provisioning.timeout or None):
+                made = False
+                if target.ensure_exists and not await self.exists(target):
+                    made = await self._create_database(target)
+                if target.schema and target.ensure_schema_exists:
+                    made |= await self._create_schema(target)
+            outcome = "created" if made else "existed"
+            self._known.add(_place(target))
+            if made:
+                log.info("provisioned", extra={"fields": {"plugin": target.plugin, "target": str(target)}})
+        except TimeoutError:
+            raise UpstreamFault(f'provisioning of database "{target.database}" took too long') from None
+        except ProxyError as fault:
+            outcome = "refused" if fault.sqlstate == "42501" else "failed"
+            log.warning("provisioning failed", extra={"fields": {
+                "plugin": target.plugin, "target": str(target), "sqlstate": fault.sqlstate, "error": fault.message}})
+            raise
+        finally:
+            self.outcomes[target.plugin, outcome] += 1
+            self.time.observe(asyncio.get_running_loop().time() - began)
+
+    async def exists(self, target: Target) -> bool:
+        """Is the target's database there?  True answers come from the server that the target names."""
+        async with self._admin(target) as connection:
+            found = await (await connection.execute(
+                "SELECT 1 FROM pg_catalog.pg_database WHERE datname = %s", (target.database,))).fetchone()
+            return found is not None
+
+    async def create(self, target: Target) -> None:
+        """CREATE DATABASE asked for by a client: an existing one is an error (42P04), as it is in PostgreSQL."""
+        if not self.settings.provisioning.enabled:
+            raise NotSupported("provisioning is switched off", hint="See switchboard.provisioning.enabled.")
+        if await self.exists(target) or not await self._create_database(target):
+            raise UpstreamRefused({"S": "ERROR", "C": "42P04", "M": f'database "{target.database}" already exists'})
+        self.outcomes[target.plugin, "created"] += 1
+        self._known.discard(_place(target))
+
+    async def _create_database(self, target: Target) -> bool:
+        """True if it was us."""
+        who = _provisioner(target)
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(target.database))
+        owner = _owner(target, who)
+        if owner is not None:
+            statement += sql.SQL(" OWNER {}").format(sql.Identifier(owner))
+        for attempt in range(TRIES):
+            try:
+                async with self._admin(target) as connection:
+                    await connection.execute(statement)
+                return True
+            except UpstreamRefused as fault:
+                if fault.sqlstate in EXISTS:
+                    return False
+                if fault.sqlstate != "55006" or attempt == TRIES - 1:
+                    raise _with_remedy(fault, who, owner, target) from None
+                await asyncio.sleep(0.1 * (attempt + 1))
+        return False
+
+    async def _create_schema(self, target: Target) -> bool:
+        who = _provisioner(target)
+        assert target.schema is not None
+        name = sql.Identifier(target.schema)
+        owner = _owner(target, who)
+        try:
+            async with self._admin(target, target.database) as connection:
+                found = await (await connection.execute(
+                    "SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %s", (target.schema,))).fetchone()
+                if found:
+                    return False
+                statement = sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(name)
+                if owner is not None:
+                    statement += sql.SQL(" AUTHORIZATION {}").format(sql.Identifier(owner))
+                await connection.execute(statement)
+                return True
+        except UpstreamRefused as fault:
+            if fault.sqlstate in EXISTS:
+                return False
+            if fault.sqlstate == "42501":
+                fault.fields["H"] = (f'As an administrator: GRANT CREATE ON DATABASE "{target.database}" TO "{who.user}";')
+            raise
+
+    @asynccontextmanager
+    async def _admin(self, target: Target, database: str | None = None) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        assert target.server is not None
+        who = _provisioner(target)
+        name = database or self.settings.provisioning.maintenance_database
+        try:
+            async with await _connect(target.server, who, name, self.settings.upstream.connect_timeout) as connection:
+                yield connection
+        except psycopg.Error as error:
+            raise _fault(error, target, who) from None
+
+
+def _place(target: Target) -> Place:
+    return str(target.server), target.database, target.schema
+
+
+def _provisioner(target: Target) -> Credential:
+    who = target.provisioner or target.credential
+    assert who is not None
+    return who
+
+
+def _owner(target: Target, who: Credential) -> str | None:
+    """Whose the new thing is: the plugin's role or user, when that is not the one who creates."""
+    owner = target.role or (target.credential.user if target.credential is not None else None)
+    return owner if owner != who.user else None
+
+
+async def _connect(server: Server, who: Credential, database: str, timeout: float) -> psycopg.AsyncConnection[Any]:
+    files: list[str] = []
+    tls = server.tls
+    options: dict[str, Any] = {"sslmode": "disable" if server.host.startswith("/") else str(tls.mode)}
+    if tls.mode is SslMode.VERIFY_FULL and not tls.ca:
+        options["sslrootcert"] = "system"
+    try:
+        for name, text in (("sslrootcert", tls.ca), ("sslcert", tls.cert), ("sslkey", tls.key and tls.key.reveal())):
+            if text:
+                fd, path = tempfile.mkstemp()             # libpq reads files only; 0600
+                files.append(path)
+                with os.fdopen(fd, "w") as file:
+                    file.write(text)
+                options[name] = path
+        return await psycopg.AsyncConnection.connect(
+            host=server.host, port=server.port, user=who.user, password=who.password.reveal() if who.password else None,
+            dbname=database, autocommit=True, connect_timeout=max(2, int(timeout)), application_name="switchboard",
+            **options)
+    finally:
+        for path in files:
+            Path(path).unlink()
+
+
+def _fault(error: psycopg.Error, target: Target, who: Credential) -> ProxyError:
+    """The server's own words; a connection that failed has only text."""
+    found = error.diag
+    if found.sqlstate and found.message_primary:
+        return UpstreamRefused({"S": "ERROR", "C": found.sqlstate, "M": found.message_primary,
+                                "D": found.message_detail or "", "H": found.message_hint or ""})
+    text = str(error).strip().splitlines()
+    message = text[-1] if text else "unknown error"
+    if "FATAL:" in message:
+        message = message.split("FATAL:", 1)[1].strip()
+    fault = UpstreamFault(message, detail=f'While provisioning database "{target.database}" as user "{who.user}".')
+    if "authentication failed" in message:
+        fault.sqlstate = "28P01"
+    elif "does not exist" in message and "database" in message:
+        fault = UpstreamFault(message, hint="See switchboard.provisioning.maintenance_database.")
+        fault.sqlstate = UnknownDatabase.sqlstate
+    return fault
+
+
+def _with_remedy(fault: UpstreamRefused, who: Credential, owner: str | None, target: Target) -> UpstreamRefused:
+    if fault.sqlstate == "42501":
+        if owner is not None and ("must be able to SET ROLE" in fault.message or "must be member of role" in fault.message):
+            remedy = f'GRANT "{owner}" TO "{who.user}";'
+        else:
+            remedy = f'ALTER ROLE "{who.user}" CREATEDB;'
+        fault.fields["D"] = f'Database "{target.database}" is missing and user "{who.user}" may not create it.'
+        fault.fields["H"] = (f"As an administrator: {remedy} Or create the database yourself, or set "
+                             "switchboard.provisioning.credentials.")
+    return fault

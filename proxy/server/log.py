@@ -1,0 +1,78 @@
+"""Logging: one line per event, `key=value` or JSON, with journal priorities under systemd.
+
+A caller writes `log.info("client left", extra={"fields": {...}})`.  Fields hold names and numbers, never secrets:
+what must not be seen is a Secret and prints as ***.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from typing import Any, TextIO
+
+from proxy.config.settings import Log
+
+PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+
+
+class Logfmt(logging.Formatter):
+    def __init__(self, *, journal: bool = False) -> None:
+        super().__init__()
+        self.journal = journal
+
+    def format(self, record: logging.LogRecord) -> str:
+        words = {"msg": record.getMessage(), **getattr(record, "fields", {})}
+        if record.exc_info:
+            words["exception"] = self.formatException(record.exc_info)
+        text = " ".join(f"{key}={_quoted(value)}" for key, value in words.items())
+        if self.journal:
+            return f"<{PRIORITIES.get(record.levelno, 6)}>{text}"
+        return f"ts={_stamp(record)} level={record.levelname.lower()} {text}"
+
+
+class Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        words: dict[str, Any] = {"ts": _stamp(record), "level": record.levelname.lower(), "msg": record.getMessage(),
+                                 **getattr(record, "fields", {})}
+        if record.exc_info:
+            words["exception"] = self.formatException(record.exc_info)
+        return json.dumps(words, default=str, ensure_ascii=False)
+
+
+def _stamp(record: logging.LogRecord) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
+
+
+def _quoted(value: object) -> str:
+    if value is True or value is False:
+        return str(value).lower()
+    text = str(value)
+    if text and not any(character in ' "=\\' or not character.isprintable() for character in text):
+        return text
+    return json.dumps(text, ensure_ascii=False)
+
+
+def set_up(settings: Log, stream: TextIO | None = None) -> None:
+    """Replace the root logger's handlers."""
+    stream = stream or sys.stderr
+    form = settings.format
+    if form == "auto":
+        form = "journal" if _to_journal(stream) else "logfmt"
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(Json() if form == "json" else Logfmt(journal=form == "journal"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.level.upper())
+
+
+def _to_journal(stream: TextIO) -> bool:
+    """Is `stream` the journal?  systemd.exec(5): JOURNAL_STREAM holds device and inode of its socket."""
+    device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
+    try:
+        found = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return (str(found.st_dev), str(found.st_ino)) == (device, inode)
