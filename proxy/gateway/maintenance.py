@@ -195,9 +195,11 @@ class Maintenance:
         for dot in list(tree.find_all(exp.Dot)):
             if isinstance(dot.expression, exp.Func) and dot.this.name == "pg_catalog":
                 dot.replace(dot.expression)
+        for text in list(tree.find_all(exp.ByteString)):      # E'...' is text with escapes, as good as a plain literal
+            text.replace(exp.Literal.string(text.name))
         columns = [_column_name(part) for part in tree.selects]
-        text = tree.sql(dialect="sqlite")
-        return re.sub(r"\bCURRENT_(USER|CATALOG|SCHEMA)\b(?!\()", lambda m: m[0].lower() + "()", text), columns
+        query = tree.sql(dialect="sqlite").replace("SQLITE_VERSION()", "version()")
+        return re.sub(r"\bCURRENT_(USER|CATALOG|SCHEMA)\b(?!\()", lambda m: m[0].lower() + "()", query), columns
 
     def _fetch(self, query: str, parameters: dict[str, Value]) -> list[Sequence[Value]]:
         steps = time.monotonic() + 2
@@ -242,8 +244,8 @@ def _syntax(sql: str) -> NotSupported:
 
 
 def _column_name(part: exp.Expression) -> str:
-    if part.alias_or_name:
-        return part.alias_or_name
+    if isinstance(part, (exp.Alias, exp.Column)) or part.is_star and not isinstance(part, exp.Func):
+        return part.alias_or_name or "*"
     inner = part.this if isinstance(part, exp.Cast) else part
     if isinstance(inner, exp.Anonymous):
         return str(inner.this).lower()

@@ -7,12 +7,15 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
+from proxy.errors import ProxyError
+
 log = logging.getLogger(__name__)
 _held: set[asyncio.Task[Any]] = set()
 
 
 def keep(work: Coroutine[Any, Any, Any], name: str | None = None) -> asyncio.Task[Any]:
-    """Run `work` in the background; what it raises unexpectedly reaches the log, whole."""
+    """Run `work` in the background; what it raises unexpectedly reaches the log, whole (a fault is told by
+    whoever awaits the task)."""
     task = asyncio.get_running_loop().create_task(work, name=name)
     _held.add(task)
     task.add_done_callback(_done)
@@ -21,5 +24,5 @@ def keep(work: Coroutine[Any, Any, Any], name: str | None = None) -> asyncio.Tas
 
 def _done(task: asyncio.Task[Any]) -> None:
     _held.discard(task)
-    if not task.cancelled() and (fault := task.exception()) is not None:
+    if not task.cancelled() and (fault := task.exception()) is not None and not isinstance(fault, ProxyError):
         log.error("background task %s failed", task.get_name(), exc_info=fault)

@@ -91,6 +91,13 @@ class Provision:
                 "SELECT 1 FROM pg_catalog.pg_database WHERE datname = %s", (target.database,))).fetchone()
             return found is not None
 
+    async def may_create(self, target: Target) -> bool:
+        """Has the provisioning credential the right to create databases?"""
+        async with self._admin(target) as connection:
+            found = await (await connection.execute(
+                "SELECT rolcreatedb OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user")).fetchone()
+            return bool(found and found[0])
+
     async def create(self, target: Target) -> None:
         """CREATE DATABASE asked for by a client: an existing one is an error (42P04), as it is in PostgreSQL."""
         if not self.settings.provisioning.enabled:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from proxy.config.generate import changes_needing_restart
 from proxy.config.target import Target
 from proxy.errors import ConfigProblems, OperatorFault, ProxyError, Shutdown
 from proxy.net.tasks import keep
@@ -29,6 +30,7 @@ from proxy.pool.tally import Tally
 from proxy.server import systemd
 from proxy.server.cancel import CancelKeys
 from proxy.server.client import Client, serve
+from proxy.server.snapshot import snapshot
 from proxy.wire.startup import CancelRequest, Startup
 
 if TYPE_CHECKING:
@@ -186,6 +188,9 @@ class Worker:
         self.old_pools = [pool for pool in self.old_pools if pool.open or pool.waiting or pool.coming]
         return [*self.pools.values(), *self.old_pools]
 
+    def snapshot(self) -> dict[str, Any]:
+        return snapshot(self)
+
     async def maintain(self, stream: Stream, hello: Startup) -> None:
         from proxy.server.maintenance import maintain
 
@@ -253,6 +258,8 @@ class Worker:
             for problem in fault.problems if isinstance(fault, ConfigProblems) else (fault.message,):
                 log.error("reload failed, the old configuration stays", extra={"fields": {"problem": problem}})
         else:
+            for key in changes_needing_restart(self.settings, configuration.settings):
+                log.warning("needs a restart", extra={"fields": {"setting": key}})
             self.apply(configuration)
             self.tls = tls
             log.info("reloaded", extra={"fields": {"fingerprint": configuration.fingerprint}})

@@ -1,0 +1,1 @@
+"""What `switchboard <command>` does, one module each; cli.py only parses."""

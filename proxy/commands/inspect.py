@@ -1,0 +1,110 @@
+"""`switchboard routes`, `config`, `check` and `provision`: what is configured, and whether it works."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+
+from proxy.commands.table import table
+from proxy.config.configuration import Configuration, read
+from proxy.config.generate import reference, schema
+from proxy.config.target import Target
+from proxy.errors import ProxyError
+from proxy.pool.check import Finding, check
+from proxy.pool.provision import Provision
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def _plugins(configuration: Configuration, asked: list[str]) -> list[str]:
+    return asked or list(configuration.listed) or ["catalog"]
+
+
+def _as_backstage_names(target: Target) -> dict[str, object]:
+    return {"pluginId": target.plugin, "client": str(target.engine), "host": target.server.host if target.server else None,
+            "port": target.server.port if target.server else None, "database": target.database, "schema": target.schema,
+            "user": target.credential.user if target.credential else None, "role": target.role,
+            "ensureExists": target.ensure_exists, "filename": target.filename}
+
+
+def routes(arguments: argparse.Namespace) -> int:
+    configuration = read(arguments.config)
+    found = [configuration.target(plugin) for plugin in _plugins(configuration, arguments.plugin)]
+    if arguments.json:
+        say(json.dumps([_as_backstage_names(target) for target in found], indent=2))
+    else:
+        say(table(("PLUGIN", "ENGINE", "SERVER", "DATABASE", "SCHEMA", "USER", "ROLE", "MODE"), [
+            (t.plugin, t.engine, t.server, t.filename or t.database, t.schema, t.credential.user if t.credential else None,
+             t.role, configuration.settings.pool_for(t.plugin).mode) for t in found]))
+    return 0
+
+
+def config(arguments: argparse.Namespace) -> int:
+    if arguments.reference:
+        say(reference().rstrip())
+    elif arguments.schema:
+        say(schema().rstrip())
+    else:
+        configuration = read(arguments.config)
+        for warning in configuration.warnings:
+            sys.stderr.write(f"warning: {warning}\n")
+        if arguments.json:
+            say(configuration.settings.model_dump_json(indent=2))
+        elif arguments.check:
+            say(f"ok: {', '.join(map(str, configuration.paths))} ({configuration.fingerprint})")
+        else:
+            say(_listed(configuration.settings.model_dump(mode="json"), "switchboard"))
+    return 0
+
+
+def _listed(value: object, path: str) -> str:
+    if isinstance(value, dict) and value:
+        return "\n".join(_listed(item, f"{path}.{key}") for key, item in value.items())
+    return f"{path} = {json.dumps(value)}"
+
+
+def check_all(arguments: argparse.Namespace) -> int:
+    configuration = read(arguments.config)
+    findings = asyncio.run(_check(configuration, _plugins(configuration, arguments.plugin)))
+    if arguments.json:
+        say(json.dumps([finding.as_json() for finding in findings], indent=2))
+    else:
+        say(table(("PLUGIN", "TARGET", "RESULT", "STEP", "WHAT TO DO"), [
+            (f.plugin, f.target, "ok" if f.ok else "FAILED", f.step, f.remedy if not f.ok else f.note) for f in findings]))
+        for finding in findings:
+            if not finding.ok:
+                say(f"\n{finding.plugin}: {finding.problem}")
+    return 0 if all(finding.ok for finding in findings) else 1
+
+
+async def _check(configuration: Configuration, plugins: list[str]) -> list[Finding]:
+    return list(await asyncio.gather(*(check(configuration.target(plugin), configuration.settings) for plugin in plugins)))
+
+
+def provision(arguments: argparse.Namespace) -> int:
+    configuration = read(arguments.config)
+    return asyncio.run(_provision(configuration, _plugins(configuration, arguments.plugin)))
+
+
+async def _provision(configuration: Configuration, plugins: list[str]) -> int:
+    work = Provision(configuration.settings)
+    failed = 0
+    rows = []
+    for at, plugin in enumerate(plugins, 1):
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r{at}/{len(plugins)} {plugin}\033[K")
+        target = configuration.target(plugin)
+        try:
+            await work.ensure(target)
+            rows.append((plugin, target, next((o for (p, o), n in work.outcomes.items() if p == plugin and n), "left alone")))
+        except ProxyError as fault:
+            failed += 1
+            rows.append((plugin, target, f"FAILED {fault.sqlstate}: {fault.message}. {fault.hint or ''}"))
+    if sys.stderr.isatty():
+        sys.stderr.write("\r\033[K")
+    say(table(("PLUGIN", "TARGET", "RESULT"), rows))
+    return 1 if failed else 0

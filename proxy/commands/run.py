@@ -1,0 +1,91 @@
+"""`switchboard run`: the daemon."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+from pathlib import Path
+
+import uvloop
+
+from proxy.commands.table import table
+from proxy.config.configuration import Configuration, read
+from proxy.config.target import Engine
+from proxy.embedded.cluster import Cluster, find_binaries, state_dir
+from proxy.server.log import set_up
+from proxy.server.web import Web
+from proxy.server.worker import Worker
+
+log = logging.getLogger(__name__)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    configuration = read(arguments.config)
+    set_up(configuration.settings.log)
+    for warning in configuration.warnings:
+        log.warning("configuration", extra={"fields": {"warning": warning}})
+    cluster = start_embedded(configuration) if configuration.needs_embedded else None
+    try:
+        def placed(found: Configuration) -> Configuration:
+            return found.placed(cluster.server, cluster.credential) if cluster is not None else found
+
+        uvloop.run(_serve(placed(configuration), lambda: placed(read(arguments.config)), cluster, banner=arguments.banner))
+    finally:
+        if cluster is not None:
+            cluster.stop()
+    return 0
+
+
+async def _serve(configuration: Configuration, reread: object, cluster: Cluster | None, *, banner: bool) -> None:
+    worker = Worker(configuration, reread=reread)  # type: ignore[arg-type]
+    if cluster is not None:
+        worker.embedded_alive = cluster.alive
+    addresses = worker.listen()
+    web = Web(worker.snapshot)
+    metrics = await web.start(configuration.settings.metrics.listen) if configuration.settings.metrics.listen else None
+    log.info("ready", extra={"fields": {"listen": " ".join(addresses), "metrics": metrics or "off",
+                                        "fingerprint": configuration.fingerprint}})
+    if banner or sys.stdout.isatty():
+        print(welcome_text(configuration, addresses, metrics), flush=True)  # noqa: T201
+    try:
+        await worker.run()
+    finally:
+        await web.stop()
+
+
+def start_embedded(configuration: Configuration) -> Cluster:
+    """Start the PostgreSQL of our own; databases of SQLite-in-memory plugins begin empty."""
+    embedded = configuration.settings.embedded
+    cluster = Cluster(state_dir(embedded.state_dir), find_binaries(embedded.binaries))
+    cluster.start()
+    try:
+        memory = {configuration.target(plugin).engine for plugin in ("catalog", *configuration.listed)}
+        if Engine.MEMORY in memory:
+            for name in cluster.databases():
+                if name.startswith("backstage_plugin_") and _in_memory(configuration, name):
+                    cluster.drop_database(name)
+        log.info("our own PostgreSQL is up", extra={"fields": {
+            "folder": str(Path(cluster.state)), "serves": "client: embedded-postgres and better-sqlite3 in memory"}})
+    except BaseException:
+        cluster.stop()
+        raise
+    return cluster
+
+
+def _in_memory(configuration: Configuration, database: str) -> bool:
+    return configuration.target(database.removeprefix("backstage_plugin_")).engine is Engine.MEMORY
+
+
+def welcome_text(configuration: Configuration, addresses: list[str], metrics: str | None) -> str:
+    plugins = configuration.listed or ("catalog",)
+    rows = [(plugin, configuration.target(plugin)) for plugin in plugins]
+    user = next(iter(configuration.settings.users), "USER")
+    address = next((item for item in addresses if not item.startswith("/")), addresses[0])
+    lines = [table(("PLUGIN", "TARGET"), rows), "",
+             f"Any other plugin id: {configuration.settings.plugins}.", "",
+             f"    psql postgresql://{user}@{address}/{plugins[0]}", ""]
+    if metrics:
+        lines.append(f"Metrics: http://{metrics}/metrics   Status: http://{metrics}/")
+    return "\n".join(lines)

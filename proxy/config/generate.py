@@ -1,0 +1,88 @@
+"""What is made from the declarations in settings.py: the reference, the JSON Schema, and what a reload cannot change."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from typing import Any
+
+import yaml
+from pydantic_core import PydanticUndefined
+
+from proxy.config.settings import PluginSettings, Provisioner, Section, Settings, User
+
+HEAD = """\
+# Every setting of Switchboard, with its default.  Made from proxy/config/settings.py: `switchboard config --reference`.
+# It is a section of app-config.yaml, or of a file of its own given with a second --config.
+"""
+_EXAMPLES: dict[str, tuple[str, type[Section]]] = {"users": ("backstage", User), "plugin": ("catalog", PluginSettings)}
+
+
+def reference() -> str:
+    """config/reference.yaml."""
+    return HEAD + "switchboard:\n" + "\n".join(_section(Settings, "  ")) + "\n"
+
+
+def _section(model: type[Section], indent: str) -> list[str]:
+    lines = []
+    for name, info in model.model_fields.items():
+        extra: dict[str, Any] = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+        notes = [str(info.description or "")]
+        if extra.get("unit"):
+            notes.append(f"Unit: {extra['unit']}.")
+        if extra.get("reload") is False:
+            notes.append("Needs a restart.")
+        lines += [f"{indent}# {line}" for line in textwrap.wrap(" ".join(filter(None, notes)), 110 - len(indent))]
+        default = info.get_default(call_default_factory=True)
+        if isinstance(default, Section):
+            lines += [f"{indent}{name}:", *_section(type(default), indent + "  ")]
+        elif name in _EXAMPLES and model is Settings:
+            key, inner = _EXAMPLES[name]
+            lines += [f"{indent}{name}: {{}}", f"{indent}#  {key}:",
+                      *(f"{indent}#    {line.strip()}" for line in _section(inner, ""))]
+        elif name == "credentials":
+            lines += [f"{indent}{name}: []", *(f"{indent}#  {line.strip()}" for line in _section(Provisioner, ""))]
+        else:
+            lines.append(f"{indent}{name}: {_plain(default)}")
+    return lines
+
+
+def _plain(value: Any) -> str:
+    if value is PydanticUndefined:
+        return "..."
+    text = yaml.safe_dump(value if not hasattr(value, "value") else value.value, default_flow_style=True).strip()
+    return text.removesuffix("\n...").removesuffix("...").strip()
+
+
+def schema() -> str:
+    """config/schema.json: an app-config file with our section, for editors."""
+    ours = Settings.model_json_schema(ref_template="#/$defs/{model}")
+    defs = ours.pop("$defs", {})
+    database = {
+        "type": "object", "description": "Where plugins keep their data; see Backstage's guide.",
+        "properties": {
+            "client": {"enum": ["pg", "better-sqlite3", "mysql2", "embedded-postgres"]},
+            "connection": {"type": ["object", "string"]}, "prefix": {"type": "string", "minLength": 1},
+            "schemaPrefix": {"type": "string", "pattern": "^[a-zA-Z_][a-zA-Z0-9_]*$"},
+            "pluginDivisionMode": {"enum": ["database", "schema"]}, "role": {"type": "string", "minLength": 1},
+            "ensureExists": {"type": ["boolean", "string"]}, "ensureSchemaExists": {"type": ["boolean", "string"]},
+            "skipMigrations": {"type": ["boolean", "string"]}, "knexConfig": {"type": "object"},
+            "plugin": {"type": "object", "additionalProperties": {"type": "object"}}},
+        "required": ["client"]}
+    whole = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "app-config with Switchboard",
+             "type": "object", "$defs": defs, "properties": {
+                 "backend": {"type": "object", "properties": {"database": database}}, "switchboard": ours}}
+    return json.dumps(whole, indent=2, sort_keys=True) + "\n"
+
+
+def changes_needing_restart(old: Section, new: Section, path: str = "switchboard") -> list[str]:
+    """Keys that differ and that a reload does not apply."""
+    found = []
+    for name, info in type(old).model_fields.items():
+        before, after = getattr(old, name), getattr(new, name)
+        extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+        if isinstance(before, Section) and isinstance(after, Section):
+            found += changes_needing_restart(before, after, f"{path}.{name}")
+        elif before != after and extra.get("reload") is False:
+            found.append(f"{path}.{name}")
+    return found

