@@ -315,11 +315,14 @@ def test_maintenance_database(base: dict[str, Any], postgres: Postgres, tmp_path
 
 def test_idle_connections_never_block_drop_database(base: dict[str, Any], postgres: Postgres, tmp_path: Path) -> None:
     with daemon(tmp_path, base, pool={"mode": "transaction"}) as running:
-        running.connect("doomed").execute("select 1")
+        for connection in (running.connect("doomed"),):
+            connection.execute("select 1")
+            connection.close()
         with running.connect("catalog") as connection:
             connection.execute("drop database backstage_plugin_doomed")
         assert "backstage_plugin_doomed" not in postgres.databases()
-        running.connect("doomed").close()
+        with running.connect("doomed") as connection:
+            assert connection.execute("select 1").fetchone() == (1,)
         assert "backstage_plugin_doomed" in postgres.databases()
 
 

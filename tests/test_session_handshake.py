@@ -83,7 +83,7 @@ def test_scram_agrees(stored: str) -> None:
 
 @pytest.mark.parametrize("stored", ["other", None])
 def test_wrong_password_and_unknown_user_look_the_same(stored: str | None) -> None:
-    with pytest.raises(AuthenticationFailed, match='^password authentication failed for user "u"$'):
+    with pytest.raises(AuthenticationFailed, match=r'^password authentication failed for user "u"$'):
         scram(Login("u", Method.SCRAM, stored), "secret")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 
 import pytest
@@ -184,14 +185,10 @@ def test_cuts_do_not_matter(requests: list[bytes], answers: list[bytes], data: s
 
 @given(st.binary(min_size=1, max_size=300))
 def test_strangers_bytes_parse_or_fault(data: bytes) -> None:
-    try:
+    with contextlib.suppress(ClientFault):
         client(link(), data)
-    except ClientFault:
-        pass
-    try:
+    with contextlib.suppress(UpstreamFault):
         upstream(link(), data)
-    except UpstreamFault:
-        pass
 
 
 def test_headers_are_big_endian() -> None:

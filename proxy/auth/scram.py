@@ -16,12 +16,12 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
-import scramp  # type: ignore[import-untyped]
+import scramp
 
 from proxy.errors import AuthenticationFailed, ClientFault, NotSupported, UpstreamFault
 
 MECHANISM = "SCRAM-SHA-256"
-_MECH = scramp.ScramMechanism(mechanism=MECHANISM)
+_MECH: Any = scramp.ScramMechanism(mechanism=MECHANISM)
 _MOCK_KEY = secrets.token_bytes(32)
 
 
@@ -33,8 +33,8 @@ class Verifier:
     server_key: bytes = field(repr=False)
 
     def __str__(self) -> str:
-        b64 = lambda raw: base64.b64encode(raw).decode()  # noqa: E731 - three uses, one line
-        return f"{MECHANISM}${self.iterations}:{b64(self.salt)}${b64(self.stored_key)}:{b64(self.server_key)}"
+        salt, stored, server = (base64.b64encode(raw).decode() for raw in (self.salt, self.stored_key, self.server_key))
+        return f"{MECHANISM}${self.iterations}:{salt}${stored}:{server}"
 
 
 def parse_verifier(text: str) -> Verifier:

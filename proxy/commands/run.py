@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import logging
 import sys
 from pathlib import Path
@@ -48,7 +47,7 @@ async def _serve(configuration: Configuration, reread: object, cluster: Cluster 
     log.info("ready", extra={"fields": {"listen": " ".join(addresses), "metrics": metrics or "off",
                                         "fingerprint": configuration.fingerprint}})
     if banner or sys.stdout.isatty():
-        print(welcome_text(configuration, addresses, metrics), flush=True)  # noqa: T201
+        print(welcome_text(configuration, addresses, metrics), flush=True)
     try:
         await worker.run()
     finally:

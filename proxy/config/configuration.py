@@ -102,7 +102,7 @@ class Configuration:
         database; where several plugins share the database, application_name decides."""
         if database in self.listed:
             return self.target(database)
-        named = [target for target in self._targets() if target.database == database
+        named = [target for target in self.targets() if target.database == database
                  and (target.configured_database or self.schema_mode)]
         hinted = self._by_application(database, application_name)
         if hinted is not None:
@@ -122,7 +122,7 @@ class Configuration:
 
     def sharing(self, database: str) -> Target | None:
         """Any target in a database that several plugins share: for what concerns the database, not its plugins."""
-        return next((target for target in [*self._targets(), *self._base()] if target.database == database), None)
+        return next((target for target in [*self.targets(), *self._base()] if target.database == database), None)
 
     def _base(self) -> list[Target]:
         try:
@@ -135,7 +135,8 @@ class Configuration:
         node = self.root.get("prefix")
         return str(node.value) if node is not None else "backstage_plugin_"
 
-    def _targets(self) -> list[Target]:
+    def targets(self) -> list[Target]:
+        """Of all plugins that are configured and can be resolved."""
         found = []
         for plugin in self.listed:
             try:

@@ -246,7 +246,7 @@ def target(found: Resolved, environ_user: str) -> Target:
     if found.client in MYSQL:
         return Target(plugin=found.plugin, engine=Engine.MYSQL, database=where.database)
     explicit = found.explicit or found.division == "schema"
-    shared = {"plugin": found.plugin, "database": where.database, "schema": found.schema, "role": found.role,
+    shared: dict[str, Any] = {"plugin": found.plugin, "database": where.database, "schema": found.schema, "role": found.role,
               "ensure_exists": found.ensure_exists, "configured_database": explicit,
               # Backstage makes the schema when either is asked for.
               "ensure_schema_exists": found.ensure_schema_exists or found.ensure_exists}

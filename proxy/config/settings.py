@@ -44,7 +44,7 @@ class Method(enum.StrEnum):
 
 def setting(default: Any, text: str, *, unit: str | None = None, reload: bool = True, **more: Any) -> Any:
     """One setting: its default, one sentence, its unit, and whether a reload applies it."""
-    extra = {"unit": unit, "reload": reload}
+    extra: dict[str, Any] = {"unit": unit, "reload": reload}
     if isinstance(default, (list, dict)) or callable(default):
         factory = default if callable(default) else (lambda: type(default)(default))
         return Field(default_factory=factory, description=text, json_schema_extra=extra, **more)
@@ -68,7 +68,7 @@ class User(Section):
 class Auth(Section):
     method: Method = setting(Method.SCRAM, "How clients prove themselves, unless their user says otherwise.")
     scram_iterations: int = setting(
-        4096, "PBKDF2 rounds of verifiers made from plain passwords (RFC 7677 section 4).", ge=1, le=10_000_000)
+        4096, "PBKDF2 rounds of verifiers made from plain passwords (RFC 7677 section 4).", ge=4096, le=10_000_000)
     login_timeout: Seconds = setting(60.0, "Time for the whole login of a client.", unit="s")
 
 

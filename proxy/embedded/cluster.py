@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -247,7 +248,7 @@ class Cluster:
                                password=word.reveal() if word else None, connect_timeout=5)
 
 
-def _as(owner: pwd.struct_passwd | None) -> dict[str, object]:
+def _as(owner: pwd.struct_passwd | None) -> dict[str, Any]:
     return {} if owner is None else {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
 
 
@@ -264,7 +265,8 @@ def _prctl() -> Callable[..., int] | None:
     if not sys.platform.startswith("linux"):
         return None
     library = ctypes.CDLL(ctypes.util.find_library("c") or None, use_errno=True)
-    return library.prctl  # type: ignore[no-any-return]
+    found: Callable[..., int] = library.prctl
+    return found
 
 
 _PRCTL = _prctl()           # looked up before any fork: the child may only call

@@ -100,7 +100,7 @@ class Maintenance:
         if (name := _shown(sql)) is not None:
             return (Column(name),)
         query, columns = self._translate(sql)
-        numbers = {str(number): None for number in range(1, 100)}
+        numbers: dict[str, Value] = {str(number): None for number in range(1, 100)}
         rows = self._fetch(query, numbers)
         return _typed(columns, rows, query)
 
@@ -243,8 +243,8 @@ def _syntax(sql: str) -> NotSupported:
     return fault
 
 
-def _column_name(part: exp.Expression) -> str:
-    if isinstance(part, (exp.Alias, exp.Column)) or part.is_star and not isinstance(part, exp.Func):
+def _column_name(part: exp.Expr) -> str:
+    if isinstance(part, (exp.Alias, exp.Column)) or (part.is_star and not isinstance(part, exp.Func)):
         return part.alias_or_name or "*"
     inner = part.this if isinstance(part, exp.Cast) else part
     if isinstance(inner, exp.Anonymous):

@@ -31,7 +31,12 @@ class Stream:
             raise self.fault("connection closed")
         add, remove = ((self.loop.add_writer, self.loop.remove_writer) if write
                        else (self.loop.add_reader, self.loop.remove_reader))
-        add(fd, lambda: future.done() or future.set_result(None))
+
+        def ready() -> None:
+            if not future.done():
+                future.set_result(None)
+
+        add(fd, ready)
         try:
             await future
         finally:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -17,12 +18,13 @@ from typing import Protocol
 
 from proxy.config.settings import Pool as PoolSettings
 from proxy.config.settings import Upstream as UpstreamSettings
-from proxy.config.target import Server, Target
-from proxy.errors import ProxyError, QueryWaitTimeout, UpstreamFault
+from proxy.config.target import Credential, Server, Target
+from proxy.errors import ProxyError, QueryWaitTimeout, UpstreamFault, UpstreamRefused
 from proxy.net.tasks import keep
 from proxy.pool.plan import Census, Do, keeps_waiting, plan
 from proxy.pool.tally import Histogram
 from proxy.pool.upstream import TRACKED, Key, Settings, Upstream, connect, set_role, startup_parameters, take_role
+from proxy.session.login import Welcome
 
 log = logging.getLogger(__name__)
 TEMPLATES = frozenset({"template0", "template1"})
@@ -247,9 +249,8 @@ class Pool:
         assert target.credential is not None
         sock = None
         try:
-            await self.ensure(target)
             began = self.clock()
-            sock, welcome = await connect(self.server, target.credential, startup_parameters(target, key), self.dialling)
+            sock, welcome = await self._dial_existing(target.credential, startup_parameters(target, key))
             if target.role:
                 async with asyncio.timeout(self.dialling.connect_timeout or None):
                     await take_role(sock, target.role)
@@ -275,6 +276,18 @@ class Pool:
             upstream.close()
         else:
             self._shelve(upstream)
+
+    async def _dial_existing(self, who: Credential, parameters: dict[str, str]) -> tuple[socket.socket, Welcome]:
+        """Provision if need be and log in; a database dropped behind our back is looked for once more."""
+        await self.ensure(self.target)
+        try:
+            return await connect(self.server, who, parameters, self.dialling)
+        except UpstreamRefused as fault:
+            if fault.sqlstate != "3D000":
+                raise
+        self.forget(self.target)
+        await self.ensure(self.target)
+        return await connect(self.server, who, parameters, self.dialling)
 
     def _dial_failed(self, key: Key, fault: ProxyError) -> None:
         self.counters.connect_failures += 1

@@ -149,7 +149,7 @@ class Relay(Link):
         self.draining = True
         if self._done.done():
             return
-        if self.upstream is None and not self.held or (
+        if (self.upstream is None and not self.held) or (
                 self.status == I and not self.owed and not self.open and not self.partial):
             self._end_of_work()
 

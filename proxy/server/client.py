@@ -204,7 +204,7 @@ async def _while_connected(stream: Stream, work: Coroutine[Any, Any, T]) -> T:
     try:
         await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
         if task.done():
-            return await task
+            return task.result()  # type: ignore[no-any-return]
         raise EOFError
     finally:
         asyncio.get_running_loop().remove_reader(fd)

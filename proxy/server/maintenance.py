@@ -24,21 +24,18 @@ async def maintain(worker: Worker, stream: Stream, hello: Startup) -> None:
     pid, secret = worker.keys.invent()
 
     def allowed(name: str) -> Target | None:
+        target: Target | None
         try:
             target = worker.configuration.route(name, hello.parameters.get("application_name", ""))
         except ProxyError:
             target = worker.configuration.sharing(name)
-        mine = target is not None and ("*" in plugins or target.plugin in plugins) and target.engine.speaks_postgres
+        if target is None:
+            return None
+        mine = ("*" in plugins or target.plugin in plugins) and target.engine.speaks_postgres
         return target if mine else None
 
-    targets = []
-    for plugin in worker.configuration.listed:
-        try:
-            target = worker.configuration.target(plugin)
-        except ProxyError:
-            continue
-        if target.engine.speaks_postgres and ("*" in plugins or plugin in plugins):
-            targets.append(target)
+    targets = [target for target in worker.configuration.targets()
+               if target.engine.speaks_postgres and ("*" in plugins or target.plugin in plugins)]
     engine = Maintenance(user=hello.user, pid=pid, version=VERSION, targets=targets, allowed=allowed,
                          exists=worker.provision.exists, create=worker.provision.create)
     parameters = {"server_version": VERSION, "server_encoding": "UTF8", "client_encoding": "UTF8",

@@ -9,7 +9,13 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.exposition import generate_latest
 
 from proxy.pool.tally import BOUNDS
@@ -95,8 +101,10 @@ class Collector:
             for state in STATES:
                 upstreams.add_metric([*where, state], row[state])
             connect.add_metric(where, *buckets(row["connect"]))
-            for family in (*gauges.items(), *counters.items()):
-                family[1].add_metric(where, row[family[0]])
+            for key, gauge in gauges.items():
+                gauge.add_metric(where, row[key])
+            for key, counter in counters.items():
+                counter.add_metric(where, row[key])
             if row["up"] is not None:
                 up.add_metric(where, float(row["up"]))
         return [upstreams, connect, up, *gauges.values(), *counters.values()]
@@ -108,7 +116,8 @@ class Collector:
         for family, rows in ((auth, now["auth_failures"]), (refused, now["refused"])):
             for name, count in rows.items():
                 family.add_metric([name], count)
-        provisioned = CounterMetricFamily("switchboard_provisioning", "Databases and schemas looked after.", labels=("plugin", "outcome"))
+        provisioned = CounterMetricFamily("switchboard_provisioning", "Databases and schemas looked after.",
+                                          labels=("plugin", "outcome"))
         for row in now["provisioning"]:
             provisioned.add_metric([row["plugin"], row["outcome"]], row["count"])
         took = HistogramMetricFamily("switchboard_provisioning_seconds", "Time of provisioning.", labels=())
@@ -132,5 +141,5 @@ def buckets(found: dict[str, Any]) -> tuple[list[tuple[str, float]], float]:
 
 def render(snapshot: dict[str, Any]) -> bytes:
     registry = CollectorRegistry()
-    registry.register(Collector(snapshot))  # type: ignore[arg-type]
+    registry.register(Collector(snapshot))
     return generate_latest(registry)

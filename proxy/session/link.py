@@ -19,9 +19,9 @@ from time import perf_counter
 
 from proxy.errors import ClientFault, UpstreamFault
 from proxy.pool.tally import Tally
+from proxy.session.pins import suspicion
 from proxy.wire import messages
 from proxy.wire.frames import header, skip
-from proxy.session.pins import suspicion
 
 # Flags
 IDLE = 1            # ReadyForQuery idle, nothing owed, client not open: the lease may go back
@@ -29,7 +29,7 @@ TERMINATE = 2       # the client said goodbye; `cut` is where
 THINK = 4           # a statement that concerns databases: `statement` holds it
 BEGAN = 8           # at least one whole message has passed
 
-I, T, E = b"ITE"
+I, T, E = b"ITE"  # noqa: E741 - the manual's own letters
 _SHORT = 600        # below this a chunk holds too few rows for `skip` to pay
 
 # What a client's message means to us
@@ -41,6 +41,8 @@ for _tag, _kind in {b"Q": REQUEST, b"S": REQUEST, b"F": REQUEST, b"P": PARSE, b"
 for _byte in b"BDECH":
     KIND[_byte] = OPEN
 
+COPY_MARKS = frozenset(b"cf")
+DIRTYING = (bytearray(b"SET\0"), bytearray(b"RESE"))   # how the tags of SET and RESET begin
 Q, S, DATA_ROW, COPY_DATA, READY, ERROR, COPY_IN, STATUS, COMPLETE = b"QSDdZEGSC"
 
 
@@ -210,7 +212,7 @@ class Link:
                     self._error(bytes(buf[at + 5:min(end, n)]))
                 elif tag == STATUS:
                     self._reported(bytes(buf[at + 5:end]))
-                elif self.watch and buf[at + 5:at + 9] in (b"SET\0", b"RESE"):
+                elif self.watch and buf[at + 5:at + 9] in DIRTYING:
                     self.dirty = True
             elif tag == COPY_IN:
                 self._copy_in()
@@ -226,8 +228,8 @@ class Link:
 
     def _ready(self, status: int) -> int:
         owed, tally = self.owed, self.tally
-        while owed and owed.popleft() in b"cf":
-            pass
+        while owed and owed.popleft() in COPY_MARKS:
+            continue
         now = perf_counter()
         tally.queries += 1
         tally.query_time.observe(now - self.since)
@@ -260,13 +262,13 @@ class Link:
         """Strike off the Syncs that this COPY eats: those between its own request and the mark of its end."""
         kept: deque[int] = deque()
         owed = self.owed
-        while owed and owed[0] in b"cf":
+        while owed and owed[0] in COPY_MARKS:
             owed.popleft()
         if owed and owed[0] != S:
             kept.append(owed.popleft())       # a simple Query: its own ReadyForQuery is still to come
         while owed and owed[0] == S:
             owed.popleft()
-        if owed and owed[0] in b"cf":
+        if owed and owed[0] in COPY_MARKS:
             owed.popleft()
         else:
             self.copying = True
