@@ -10,7 +10,8 @@ import pytest
 from proxy.config.generate import reference, schema
 
 ROOT = Path(__file__).parent.parent
-FLOORS = ["errors", "config", "wire", "auth", "tally", "session", "net", "pool", "relay", "gateway", "embedded", "server", "commands", "cli"]
+FLOORS = ["errors", "config", "wire", "auth", "tally", "session", "net", "pool", "relay", "gateway", "embedded",
+          "server", "commands", "cli"]
 DRY = {"errors", "wire", "auth", "session"}
 WET = {"asyncio", "socket", "ssl", "threading", "select", "uvloop"}
 MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "proxy").rglob("*.py") if path.name not in ("__init__.py", "__main__.py"))

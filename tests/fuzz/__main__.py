@@ -91,7 +91,8 @@ def fuzz_text(data: bytes) -> None:
 
 VERIFIER = make_verifier("secret", 4096, b"0123456789abcdef")
 CORPUS: dict[Callable[[bytes], None], list[bytes]] = {
-    fuzz_startup: [startup.pack({"user": "u", "database": "d", "options": "-c a=b"}), startup.SSL_REQUEST, startup.pack_cancel(1, b"1234")],
+    fuzz_startup: [startup.pack({"user": "u", "database": "d", "options": "-c a=b"}), startup.SSL_REQUEST,
+                   startup.pack_cancel(1, b"1234")],
     fuzz_client: [messages.query("select 1"), messages.message(b"P", b"s\0select 1\0\0\0"), messages.message(b"d", b"x" * 40) * 30],
     fuzz_upstream: [messages.message(b"D", b"\0\1\0\0\0\2hi") * 60 + messages.ready_for_query(), messages.message(b"G", b"\0\0\0"),
                     messages.fields(b"E", {"S": "ERROR", "C": "22012", "M": "x"}), messages.parameter_status("a", "b")],
