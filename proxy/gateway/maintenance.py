@@ -72,7 +72,7 @@ class Maintenance:
         make("pg_get_userbyid", 1, lambda _oid: self.user)
         make("pg_encoding_to_char", 1, lambda _number: "UTF8")
         make("array_to_string", -1, lambda *_: None)
-        make("pg_catalog_size", -1, lambda *_: None)
+        make("array_length", -1, lambda *_: None)
         make("has_database_privilege", -1, lambda *_: 1)
 
     # -- Engine -------------------------------------------------------------------------------------------

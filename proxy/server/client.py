@@ -228,6 +228,11 @@ async def _last_words(stream: Stream, data: bytes) -> None:
     try:
         async with asyncio.timeout(5):
             await stream.write(data)
+        # What the client has sent meanwhile is read away: closing over it would reset the connection, and the client
+        # might never see why.
+        for _ in range(64):
+            if not stream.sock.recv(16_384):
+                break
     except (OSError, TimeoutError, ProxyError):
         pass                                  # the client does not listen any more
 

