@@ -90,8 +90,8 @@ def test_knex_and_node_postgres(proxy: Daemon, tmp_path: Path) -> None:
         pytest.skip("no Node on this machine")
     folder = Path(os.environ.get("SWITCHBOARD_NODE", Path(__file__).parent / "drivers"))
     if not (folder / "node_modules/knex").exists():
-        done = subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=folder, capture_output=True, check=False,
-                              timeout=240)
+        done = subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=folder, capture_output=True,
+                              check=False, timeout=240)
         if done.returncode:
             pytest.skip("npm could not install knex and pg")
     script = KNEX if "session" in proxy.config.read_text() else KNEX.replace("cancel: true", "cancel: false").replace(

@@ -72,6 +72,7 @@ class Pool:
         self.forget = forget
         self.loop = asyncio.get_running_loop()
         self.clock = self.loop.time
+        self.now = self.clock()                       # as of the last sweep: a second is exact enough for idleness
         self.idle: dict[Key, list[Upstream]] = {}
         self.idle_count = 0
         self.busy: set[Upstream] = set()
@@ -112,7 +113,7 @@ class Pool:
         wanted = waiter.settings
         if wanted is not None and wanted is not upstream.settings and wanted != upstream.settings:
             return None
-        if self.clock() - upstream.idle_since > self.settings.check_delay:
+        if self.now - upstream.idle_since > self.settings.check_delay:
             return None
         stack.pop()
         self.idle_count -= 1
@@ -313,7 +314,8 @@ class Pool:
         """A lease ends cleanly; `statements` must run before a stranger may have the upstream."""
         self.busy.discard(upstream)
         upstream.rider = None
-        upstream.resume()
+        if not upstream.reading:
+            upstream.resume()
         if upstream.broken:
             self.wake()
         elif statements or upstream.cancels:
@@ -357,7 +359,7 @@ class Pool:
         return ["DISCARD ALL", set_role(self.target.role)] if self.target.role else ["DISCARD ALL"]
 
     def _shelve(self, upstream: Upstream) -> None:
-        now = upstream.idle_since = self.clock()
+        now = upstream.idle_since = self.now
         if (upstream.expires and now > upstream.expires) or (self.retired and not self.waiting):
             upstream.close()
             self.counters.closed += 1
@@ -398,6 +400,7 @@ class Pool:
     def sweep(self, now: float) -> None:
         """Close what is too old or idle for too long, keep `min_size` warm."""
         settings = self.settings
+        self.now = now
         for upstream in [upstream for stack in self.idle.values() for upstream in stack]:
             old = upstream.expires and now > upstream.expires
             bored = settings.idle_timeout and now - upstream.idle_since > settings.idle_timeout

@@ -1,0 +1,1 @@
+"""Switchboard, PgBouncer and a direct connection, compared in interleaved rounds."""
