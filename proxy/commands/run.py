@@ -47,7 +47,8 @@ async def _serve(configuration: Configuration, reread: object, cluster: Cluster 
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
     web = Web(worker.snapshot)
-    metrics = await web.start(configuration.settings.metrics.listen) if configuration.settings.metrics.listen else None
+    asked = configuration.settings.metrics.listen
+    metrics = await web.start(asked) if asked != "off" else None
     log.info("ready", extra={"fields": {"listen": " ".join(addresses), "metrics": metrics or "off",
                                         "fingerprint": configuration.fingerprint}})
     if banner or sys.stdout.isatty():

@@ -144,8 +144,10 @@ class Provisioning(Section):
 
 
 class Metrics(Section):
-    listen: str | None = setting(
-        "127.0.0.1:9632", "`host:port` for /metrics, /healthz, /readyz and the status page; null: none.", reload=False)
+    # Not null: in app-config files null means "as if the key were not there".
+    listen: str = setting(
+        "127.0.0.1:9632", "`host:port` for /metrics, /healthz, /readyz and the status page; `off`: none.", reload=False,
+        pattern=r"^off$|:\d+$")
 
 
 class Log(Section):
