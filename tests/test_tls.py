@@ -93,5 +93,5 @@ def test_plaintext_behind_an_ssl_request_is_an_attack(secure: tuple[Postgres, Pa
         answer = b""
         while more := sock.recv(4096):
             answer += more
-        assert answer[:1] == b"S"
-        assert parse_fields(answer[6:])["M"] == "received unencrypted data after SSL request"
+        assert answer[:1] == b"E"
+        assert parse_fields(answer[5:])["M"] == "received unencrypted data after SSL request"

@@ -46,4 +46,7 @@ async def _startup(stream: Stream, context: ssl.SSLContext | None) -> startup.Pa
         raise ClientFault("direct TLS is not supported", hint="Connect with sslnegotiation=postgres.")
     head += await stream.read_exactly(3)
     size = startup.length_of(head)
-    return startup.parse(head + await stream.read_exactly(size - 4))
+    packet = startup.parse(head + await stream.read_exactly(size - 4))
+    if isinstance(packet, (startup.SSLRequest, startup.GSSENCRequest)):
+        stream.expect_silence("SSL" if isinstance(packet, startup.SSLRequest) else "GSSAPI encryption")
+    return packet

@@ -88,11 +88,17 @@ class Stream:
         except BlockingIOError:
             return False
 
-    async def start_tls(self, context: ssl.SSLContext, *, server_side: bool, server_name: str | None = None) -> None:
+    def expect_silence(self, what: str) -> None:
+        """Refuse bytes that were slipped in behind a request for encryption (CVE-2021-3935).  On the server's side this is
+        asked before the answer is sent: once a client has its `S`, its ClientHello may be here at any moment."""
         if self.buffered():
-            raise self.fault("received unencrypted data after SSL request",
+            raise self.fault(f"received unencrypted data after {what} request",
                              detail="This could be either a client-software bug or evidence of an attempted "
                                     "man-in-the-middle attack.")
+
+    async def start_tls(self, context: ssl.SSLContext, *, server_side: bool, server_name: str | None = None) -> None:
+        if not server_side:
+            self.expect_silence("SSL")        # a server waits for our ClientHello: what it says before is not its own
         secure = context.wrap_socket(self.sock, server_side=server_side, server_hostname=server_name,
                                      do_handshake_on_connect=False, suppress_ragged_eofs=True)
         self.sock = secure
