@@ -48,6 +48,22 @@ def test_unknown(tmp_path: Path, asked: str) -> None:
         config(tmp_path, BASE).route(asked)
 
 
+def test_a_name_that_two_plugins_claim_is_refused(tmp_path: Path) -> None:
+    text = BASE.replace("catalog: {}", "catalog: {connection: {host: other, database: backstage_plugin_search}}\n      search: {}")
+    found = config(tmp_path, text)
+    with pytest.raises(UnknownDatabase, match="does not say which plugin"):
+        found.route("backstage_plugin_search")
+    assert str(found.route("search")) == "db:5433/backstage_plugin_search"
+    assert str(found.route("catalog")) == "other:5433/backstage_plugin_search"
+
+
+@pytest.mark.parametrize("text", ["switchboard: {users: {b: hunter2}}", "switchboard: {provisioning: {credentials: [hunter2]}}"])
+def test_misplaced_secrets_are_not_shown(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigProblems) as caught:
+        config(tmp_path, BASE.split("switchboard:", maxsplit=1)[0] + text)
+    assert "hunter2" not in str(caught.value)
+
+
 def test_listed_only(tmp_path: Path) -> None:
     listed = config(tmp_path, BASE + "  plugins: listed\n")
     assert listed.route("catalog").plugin == "catalog"

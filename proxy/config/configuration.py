@@ -107,15 +107,15 @@ class Configuration:
         hinted = self._by_application(database, application_name)
         if hinted is not None:
             return hinted
-        if len(named) == 1 and not self.schema_mode:
-            return named[0]
-        if named or (self.schema_mode and self._shared_database() == database):
+        found = self._by_prefix(database)
+        claims = {target.plugin: target for target in [*named, *([found] if found is not None else [])]}
+        if len(claims) == 1 and not self.schema_mode:
+            return next(iter(claims.values()))
+        # Two plugins may give one name to databases on two servers: guessing would show one the other's data.
+        if claims or (self.schema_mode and self._shared_database() == database):
             raise UnknownDatabase(
                 f'database "{database}" does not say which plugin is meant', detail="Several plugins share this database.",
                 hint="Connect to the plugin's id, or set application_name to backstage_plugin_<id>.")
-        found = self._by_prefix(database)
-        if found is not None:
-            return found
         if self._open(database) and not database.startswith(self._prefix):
             return self._allowed(database)
         raise _unknown(database)
@@ -269,7 +269,9 @@ def _worded(section: Node, item: Any) -> str:
             place = f"{node.file}:{line}:{column}"
         return f"{place}: {path}: unknown key{_suggest(location[-1], _keys_at(location[:-1]))}"
     got = ""
-    if node is not None and not SECRET_KEYS.search(location[-1]):
+    # A password is easily written one level too high: nothing below these is ever shown.
+    secret = location[0] in ("users", "provisioning") or bool(SECRET_KEYS.search(location[-1]))
+    if node is not None and not secret:
         got = f", got {shown(location[-1], node.value)}"
     elif node is not None:
         got = ", got ***"
