@@ -46,9 +46,15 @@ def _parser() -> argparse.ArgumentParser:
     shown.add_argument("--schema", action="store_true", help="JSON Schema for editors")
     hashed = command("hash-password", "Make a verifier from a password read from the terminal or standard input.", files=False)
     hashed.add_argument("--md5", metavar="USER", help="an md5 hash for USER instead of SCRAM-SHA-256")
-    hashed.add_argument("--iterations", type=int, default=4096, help="PBKDF2 rounds (default: 4096)")
+    hashed.add_argument("--iterations", type=_rounds, default=4096, help="PBKDF2 rounds, 4096 or more (default: 4096)")
     command("version", "Show versions.", files=False)
     return parser
+
+
+def _rounds(text: str) -> int:
+    if not text.isdigit() or not 4096 <= int(text) <= 10_000_000:
+        raise argparse.ArgumentTypeError("expected a number from 4096 to 10000000")
+    return int(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -39,6 +39,7 @@ def test_hash_password() -> None:
     assert parse_verifier(switchboard("hash-password", stdin="secret\n").stdout.strip()).iterations == 4096
     assert switchboard("hash-password", "--md5", "u", stdin="secret\n").stdout.startswith("md5")
     assert switchboard("hash-password", stdin="\n").returncode == 1
+    assert switchboard("hash-password", "--iterations", "0", stdin="secret\n").returncode == 2
 
 
 def test_routes(config: Path) -> None:

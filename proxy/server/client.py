@@ -144,13 +144,13 @@ def _route(worker: Worker, client: Client, hello: Startup) -> Target:
                         hint=f"Add the plugin to switchboard.users.{hello.user}.plugins.")
     if not target.engine.speaks_postgres:
         raise NotSupported(f"plugin {target.plugin} lives in {target.engine}, which is not served over this protocol")
-    client.plugin = target.plugin
     return target
 
 
 async def _ride(worker: Worker, stream: Stream, client: Client, hello: Startup, target: Target) -> None:
     """Lease, welcome, relay, part."""
     pool = worker.pool(target)
+    client.plugin = target.plugin
     session = pool.settings.mode is Mode.SESSION
     asked = {name: value for name, value in hello.parameters.items() if name not in NOT_FORWARDED}
     wants = {} if session else {_TRACKED_LOWER[name.lower()]: asked.pop(name) for name in list(asked)

@@ -19,7 +19,6 @@ import platform
 from typing import TYPE_CHECKING, Any
 
 from proxy import __version__
-from proxy.net.tls import not_after
 from proxy.pool.pool import Pool
 from proxy.pool.tally import Histogram, Tally
 
@@ -51,7 +50,6 @@ def of_pool(pool: Pool) -> dict[str, Any]:
 
 
 def snapshot(worker: Worker) -> Snapshot:
-    certificate = worker.settings.tls.certificate
     return {
         "build": {"version": __version__, "python": platform.python_version()},
         "config": {"fingerprint": worker.configuration.fingerprint, "loaded_at": worker.loaded_at, "reload_ok": worker.reload_ok},
@@ -64,5 +62,5 @@ def snapshot(worker: Worker) -> Snapshot:
         "provisioning": [{"plugin": plugin, "outcome": outcome, "count": count}
                          for (plugin, outcome), count in worker.provision.outcomes.items()],
         "provisioning_time": histogram(worker.provision.time),
-        "certificates": [{"which": "client", "not_after": not_after(certificate)}] if certificate else [],
+        "certificates": [{"which": "client", "not_after": worker.certificate_end}] if worker.tls is not None else [],
     }

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import html
 import json
+import logging
 import os
 import socket
 import sys
@@ -20,6 +21,7 @@ from typing import Any
 from proxy.errors import OperatorFault
 from proxy.net.tasks import keep
 
+log = logging.getLogger(__name__)
 ANSWER = 2.0                # seconds the worker may take before it counts as sick
 
 
@@ -58,11 +60,15 @@ class Web:
 
     async def _answer(self, pair: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        with contextlib.suppress(OSError):
+        try:
             while await loop.sock_recv(pair, 1):
                 data = json.dumps(self.provider()).encode()
                 await loop.sock_sendall(pair, len(data).to_bytes(4) + data)
-        pair.close()
+        except OSError:
+            pass                              # the child went away
+        except Exception:
+            log.exception("no snapshot could be made")
+        pair.close()                          # the child answers 503, sees the end and goes; another one follows
         if self.child is not None:
             await self.child.wait()
         if not self.stopping:
@@ -131,7 +137,9 @@ def application(mailbox: Mailbox) -> Any:
         try:
             return await handler(request)  # type: ignore[no-any-return]
         except TimeoutError:
-            os._exit(1)                       # the answer may still come and be taken for the next one: begin anew
+            # The late answer would be taken for the next one: say no, and let a new process begin anew.
+            asyncio.get_running_loop().call_later(0.1, os._exit, 1)
+            return web.Response(text="the daemon does not answer in time\n", status=503)
         except (EOFError, OSError):
             return web.Response(text="the daemon does not answer\n", status=503)
 

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from proxy.config.generate import changes_needing_restart
 from proxy.config.target import Target
-from proxy.errors import ConfigProblems, OperatorFault, ProxyError, Shutdown
+from proxy.errors import ConfigProblems, OperatorFault, ProxyError, Shutdown, TooManyConnections
 from proxy.net.tasks import keep
-from proxy.net.tls import server_context
+from proxy.net.tls import not_after, server_context
 from proxy.pool.pool import Pool
 from proxy.pool.provision import Provision
 from proxy.pool.tally import Tally
@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 SWEEP = 1.0                 # seconds between two looks at idle upstreams
 ACCEPTS = 64                # per event, so that a flood of connects does not starve the relays
 BACKLOG = 1024
+MAX_UNLISTED = 200          # plugins in use that the configuration does not name; a big Backstage has some fifty
 OUT_OF_FILES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
@@ -51,6 +52,7 @@ class Worker:
         self.reread = reread
         self.loop = asyncio.get_running_loop()
         self.tls = server_context(self.settings.tls)
+        self.certificate_end = self._certificate_end()
         self.provision = Provision(self.settings)
         self.keys = CancelKeys()
         self.pools: dict[str, Pool] = {}
@@ -68,6 +70,10 @@ class Worker:
         self.embedded_alive: Callable[[], bool] | None = None
         self._stop = asyncio.Event()
         self._unlink: list[Path] = []
+
+    def _certificate_end(self) -> float | None:
+        """Read when the certificate is: a scrape must not wait for a disk."""
+        return not_after(self.settings.tls.certificate) if self.settings.tls.certificate else None
 
     # -- listening ----------------------------------------------------------------------------------------
 
@@ -155,6 +161,8 @@ class Worker:
     def pool(self, target: Target) -> Pool:
         """The pool of a target; made on first use."""
         pool = self.pools.get(target.plugin)
+        if pool is None and target.plugin not in self.configuration.listed:
+            self._make_room()
         settings = self.settings.pool_for(target.plugin)
         if pool is None or pool.target != target or pool.settings != settings:
             if pool is not None:
@@ -163,6 +171,23 @@ class Worker:
             pool = self.pools[target.plugin] = Pool(
                 target, settings, self.settings.upstream, self.provision.ensure, self.provision.forget)
         return pool
+
+    def _make_room(self) -> None:
+        """Plugins that nobody listed are named by clients: their number, and so that of labels, has an end."""
+        strangers = [pool for plugin, pool in self.pools.items() if plugin not in self.configuration.listed]
+        if len(strangers) < MAX_UNLISTED:
+            return
+        riding = {client.plugin for client in self.clients}
+        unused = [pool for pool in strangers
+                  if not (pool.open or pool.waiting or pool.coming) and pool.target.plugin not in riding]
+        if not unused:
+            raise TooManyConnections("too many plugins are in use", hint="List them under backend.database.plugin.")
+        plugin = min(unused, key=lambda pool: pool.used_at).target.plugin
+        del self.pools[plugin]
+        for key in [key for key in self.tallies if key[0] == plugin]:
+            del self.tallies[key]
+        for outcome in [key for key in self.provision.outcomes if key[0] == plugin]:
+            del self.provision.outcomes[outcome]
 
     def tally(self, target: Target, user: str) -> Tally:
         key = (target.plugin, str(target.server), user)
@@ -262,6 +287,7 @@ class Worker:
                 log.warning("needs a restart", extra={"fields": {"setting": key}})
             self.apply(configuration)
             self.tls = tls
+            self.certificate_end = self._certificate_end()
             log.info("reloaded", extra={"fields": {"fingerprint": configuration.fingerprint}})
         systemd.notify(READY="1")
 
