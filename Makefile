@@ -38,7 +38,7 @@ reference: $(VENV)/.run      ## write config/reference.yaml and config/schema.js
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12"; exit 1; }
-	@$(PYTHON) -m venv $(VENV) || { echo "Could not make a virtual environment (on Debian: apt-get install python3-venv)"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Could not make a virtual environment (on Debian: apt-get install python3-venv)"; exit 1; }
 
 $(VENV)/.run: $(VENV)/bin/python requirements.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt

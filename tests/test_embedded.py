@@ -7,6 +7,7 @@ import shutil
 import signal
 import stat
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,7 +40,8 @@ def test_private_and_adopted(folder: Path) -> None:
     first = Cluster(folder / "pg")
     first.start()
     try:
-        assert stat.S_IMODE((folder / "pg").stat().st_mode) == 0o700
+        assert stat.S_IMODE((folder / "pg").stat().st_mode) == (0o710 if os.geteuid() == 0 else 0o700)
+        assert stat.S_IMODE((folder / "pg/data").stat().st_mode) == 0o700
         assert stat.S_IMODE((folder / "pg/password").stat().st_mode) == 0o600
         assert ask(first, "show listen_addresses") == ""
         assert ask(first, "show password_encryption") == "scram-sha-256"
@@ -47,15 +49,65 @@ def test_private_and_adopted(folder: Path) -> None:
         arguments = Path(f"/proc/{first.process.pid}/cmdline")
         if arguments.exists():
             assert (folder / "pg/password").read_text().strip() not in arguments.read_bytes().decode()
-        again = Cluster(folder / "pg")        # as after a crash: the server is still there
+        again = Cluster(folder / "pg")
+        with pytest.raises(OperatorFault, match="in use by another Switchboard"):
+            again.start()
+        assert first.alive()
+        first.let_go()                        # as after a crash: the server is still there
         again.start()
         assert again.process is None
         assert again.pid == first.process.pid
         with pytest.raises(psycopg.OperationalError):
             psycopg.connect(host=again.server.host, user="postgres", password="wrong", dbname="postgres")
+        again.let_go()
     finally:
         first.stop()
     assert not first.alive()
+
+
+def test_a_start_while_the_old_server_is_going(folder: Path) -> None:
+    first = Cluster(folder / "pg")
+    first.start()
+    assert first.process is not None
+    first.let_go()
+    first.process.send_signal(signal.SIGINT)
+    again = Cluster(folder / "pg")
+    waiter = threading.Thread(target=first.process.wait)
+    waiter.start()
+    again.start()
+    waiter.join()
+    assert ask(again, "select 1") == 1
+    again.stop()
+
+
+def test_a_pid_that_is_somebody_elses_now_is_not_adopted(folder: Path) -> None:
+    cluster = Cluster(folder / "pg")
+    cluster.start()
+    cluster.stop()
+    (folder / "pg/data/postmaster.pid").write_text(f"{os.getpid()}\n")
+    assert cluster._running() is None
+    (folder / "pg/data/postmaster.pid").unlink()
+
+
+def test_an_initdb_that_was_killed_is_begun_anew(folder: Path) -> None:
+    (folder / "pg/data.new").mkdir(parents=True)
+    (folder / "pg/data.new/PG_VERSION").write_text("18\n")
+    cluster = Cluster(folder / "pg")
+    cluster.start()
+    assert ask(cluster, "select 1") == 1
+    cluster.stop()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders away")
+def test_the_account_of_the_server_cannot_lead_root_elsewhere(folder: Path) -> None:
+    cluster = Cluster(folder / "pg")
+    cluster.start()
+    cluster.stop()
+    assert (folder / "pg").stat().st_uid == 0
+    assert (folder / "pg").stat().st_mode & 0o022 == 0
+    os.chown(folder / "pg", 65534, -1)
+    with pytest.raises(OperatorFault, match="belongs to another user"):
+        cluster.start()
 
 
 def test_another_version_is_refused(folder: Path) -> None:

@@ -1,8 +1,8 @@
 """A PostgreSQL cluster of our own: found, initialised, run as a child, stopped with us, adopted after a crash.
 
-Its data lies in a folder that only its owner can read; it listens on a unix socket inside, never on TCP; its superuser has
-a random password.  PostgreSQL refuses to run as root, so then the child becomes `nobody` (or the owner of the state folder)
-and never anybody new.  All calls block; they are made before the loop starts and after it has ended.
+Its data lies in a folder that only its owner can read, locked for as long as we serve from it; it listens on a unix socket
+inside, never on TCP; its superuser has a random password.  PostgreSQL refuses to run as root, so then the child becomes
+`nobody`, and never anybody new.  All calls block; they are made before the loop starts and after it has ended.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import ctypes.util
+import fcntl
 import os
 import pwd
 import secrets
@@ -69,6 +70,7 @@ class Cluster:
         self.port = int(self.settings.pop("port", PORT))
         self.process: subprocess.Popen[bytes] | None = None
         self.pid: int | None = None
+        self._lock: int | None = None
 
     @property
     def server(self) -> Server:
@@ -84,18 +86,46 @@ class Cluster:
         """Initialise if new, start or adopt.  Raises OperatorFault with the server's own last words."""
         owner = self._owner()
         self._folders(owner)
-        if not (self.data / "PG_VERSION").exists():
-            self._initialise(owner)
-        self._check_version()
-        if (pid := self._running()) is not None:
-            self.pid = pid                    # ours, left by a crash
-        else:
-            self._launch(owner)
-        self._wait()
+        self._take()
+        try:
+            if not (self.data / "PG_VERSION").exists():
+                self._initialise(owner)
+            self._check_version()
+            if (pid := self._running()) is not None:
+                self.pid = pid                # ours, left by a crash
+            else:
+                self._launch(owner)
+            self._wait(owner)
+        except BaseException:
+            self.let_go()
+            raise
+
+    def _take(self) -> None:
+        """One daemon at a time: another would adopt a server that is in use, and stop it when it goes."""
+        fd = os.open(self.state / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            raise OperatorFault(f"our own PostgreSQL in {self.state} is in use by another Switchboard",
+                                hint="Stop that one, or set switchboard.embedded.state_dir to another folder.") from None
+        self._lock = fd
+
+    def let_go(self) -> None:
+        """Give the folder up without stopping the server, as a crash does."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def stop(self) -> None:
         """A fast shutdown; returns when it has ended."""
-        pid = self.process.pid if self.process is not None else self.pid
+        try:
+            self._stop()
+        finally:
+            self.let_go()
+
+    def _stop(self) -> None:
+        pid = self.process.pid if self.process is not None else self._running()
         if pid is None:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -115,14 +145,6 @@ class Cluster:
     def alive(self) -> bool:
         return self.process.poll() is None if self.process is not None else self._running() is not None
 
-    def reset_database(self, name: str) -> None:
-        """An empty database of this name; its commits need not survive a crash, since it does not survive a start."""
-        with self._connect() as connection:
-            identifier = sql.Identifier(name)
-            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(identifier))
-            connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(identifier))
-            connection.execute(sql.SQL("ALTER DATABASE {} SET synchronous_commit = off").format(identifier))
-
     def databases(self) -> list[str]:
         with self._connect() as connection:
             return [row[0] for row in connection.execute("SELECT datname FROM pg_database WHERE NOT datistemplate")]
@@ -137,44 +159,60 @@ class Cluster:
         """Who the server runs as; None: as we do."""
         if os.geteuid() != 0:
             return None
-        if self.state.exists() and self.state.stat().st_uid != 0:
-            return pwd.getpwuid(self.state.stat().st_uid)
+        if self.state.exists() and self.state.lstat().st_uid != 0:
+            raise OperatorFault(f"{self.state} belongs to another user, and we are root",
+                                hint="Run as its owner, or set switchboard.embedded.state_dir to another folder.")
         return pwd.getpwnam("nobody")
 
     def _folders(self, owner: pwd.struct_passwd | None) -> None:
-        self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        """As root the state folder stays root's, so that the account below cannot put a link where we chown; it may only
+        pass through to the two folders that are its own."""
         if len(str(self.sockets / f".s.PGSQL.{self.port}")) > MAX_SOCKET:
             raise OperatorFault(f"the path {self.state} is too long for a unix socket",
                                 hint="Set switchboard.embedded.state_dir to a shorter one.")
+        self.state.parent.mkdir(parents=True, exist_ok=True)
         if owner is not None and not _reachable(self.state.parent, owner):
             raise OperatorFault(f"{self.state.parent} cannot be entered by user {owner.pw_name}, who runs our own PostgreSQL",
                                 hint="Set switchboard.embedded.state_dir to a folder below one that anybody may enter, "
                                      "such as /var/lib/switchboard.")
-        for folder in (self.state, self.data, self.sockets):
-            folder.mkdir(exist_ok=True, mode=0o700)
-            folder.chmod(0o700)
-            if owner is not None:
-                os.chown(folder, owner.pw_uid, owner.pw_gid)
+        self.state.mkdir(exist_ok=True, mode=0o700)
+        if owner is not None:
+            os.chown(self.state, 0, owner.pw_gid)
+        self.state.chmod(0o700 if owner is None else 0o710)
+        self._private(self.sockets, owner)
+
+    def _private(self, folder: Path, owner: pwd.struct_passwd | None) -> None:
+        folder.mkdir(exist_ok=True, mode=0o700)
+        if owner is not None:
+            os.chown(folder, owner.pw_uid, owner.pw_gid)
 
     def _environment(self) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if key in ("PATH", "TZ", "TMPDIR")}
         return kept | {"LC_ALL": "C", "HOME": str(self.state)}
 
     def _initialise(self, owner: pwd.struct_passwd | None) -> None:
-        word = self.state / "password"
-        if not word.exists():
-            fd = os.open(word, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(fd, "w") as file:
-                file.write(secrets.token_urlsafe(24) + "\n")
+        """Into a folder of another name first: a kill in the middle must not leave something that looks like a cluster."""
+        fresh, hand = self.state / "data.new", self.state / "init"
+        for folder in (fresh, hand):
+            shutil.rmtree(folder, ignore_errors=True)
+        word = secrets.token_urlsafe(24) + "\n"
+        _write(self.state / "password", word)
+        hand.mkdir(mode=0o700)
+        _write(hand / "password", word)       # initdb reads it as the account that it runs as
         if owner is not None:
-            os.chown(word, owner.pw_uid, owner.pw_gid)
+            os.chown(hand / "password", owner.pw_uid, owner.pw_gid)
+            os.chown(hand, owner.pw_uid, owner.pw_gid)
+        self._private(fresh, owner)
         done = subprocess.run(
-            [self._program("initdb", owner), "-D", str(self.data), "-U", "postgres", "-E", "UTF8", "--locale=C",
-             "--auth=scram-sha-256", f"--pwfile={word}", "--no-instructions"],
+            [self._program("initdb", owner), "-D", str(fresh), "-U", "postgres", "-E", "UTF8", "--locale=C",
+             "--auth=scram-sha-256", f"--pwfile={hand / 'password'}", "--no-instructions"],
             capture_output=True, text=True, cwd="/", env=self._environment(), check=False, **_as(owner))
+        shutil.rmtree(hand, ignore_errors=True)
         if done.returncode:
-            shutil.rmtree(self.data, ignore_errors=True)
-            raise OperatorFault(f"initdb failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'no reason given'}")
+            shutil.rmtree(fresh, ignore_errors=True)
+            said = done.stderr.strip().splitlines() or ["no reason given"]
+            raise OperatorFault(f"initdb failed: {said[-1]}")
+        fresh.rename(self.data)
 
     def _check_version(self) -> None:
         have = (self.data / "PG_VERSION").read_text().strip()
@@ -208,16 +246,13 @@ class Cluster:
         return str(copy / relative / name)
 
     def _running(self) -> int | None:
-        """The pid of a server on our data, if one is alive."""
+        """The pid of a server on our data, if one is alive: a pid alone may be somebody else's by now."""
         try:
             pid = int((self.data / "postmaster.pid").read_text().splitlines()[0])
             os.kill(pid, 0)
         except (OSError, ValueError, IndexError):
             return None
-        with contextlib.suppress(OSError):    # the pid may be somebody else's by now
-            if b"postgres" not in Path(f"/proc/{pid}/cmdline").read_bytes():
-                return None
-        return pid
+        return pid if _works_in(pid, self.data) else None
 
     def _launch(self, owner: pwd.struct_passwd | None) -> None:
         options = [f"--{key}={value}" for key, value in self.settings.items()]
@@ -230,13 +265,17 @@ class Cluster:
                 stdout=out, stderr=out, stdin=subprocess.DEVNULL, cwd="/", env=self._environment(),
                 preexec_fn=_die_with_parent, **_as(owner))
 
-    def _wait(self) -> None:
+    def _wait(self, owner: pwd.struct_passwd | None) -> None:
         end = time.monotonic() + STARTUP
         while True:
             try:
                 with self._connect():
                     return
             except psycopg.OperationalError as error:
+                if self.process is None and not self.alive():
+                    self.pid = None           # the one we adopted was on its way out
+                    self._launch(owner)
+                    continue
                 if not self.alive() or time.monotonic() > end:
                     tail = (self.state / "postgres.log").read_text(errors="replace").strip().splitlines()[-1:]
                     raise OperatorFault(f"our own PostgreSQL did not start: {tail[0] if tail else error}") from None
@@ -246,6 +285,23 @@ class Cluster:
         word = self.credential.password
         return psycopg.connect(host=str(self.sockets), port=self.port, user="postgres", dbname="postgres", autocommit=True,
                                password=word.reveal() if word else None, connect_timeout=5)
+
+
+def _write(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+
+
+def _works_in(pid: int, folder: Path) -> bool:
+    """Is `folder` the working directory of a process?  A PostgreSQL server stays in its data folder."""
+    if Path("/proc/self").exists():
+        try:
+            return os.readlink(f"/proc/{pid}/cwd") == str(folder)
+        except OSError:
+            return False
+    told = subprocess.run(["ps", "-p", str(pid), "-o", "command="], capture_output=True, text=True, check=False)
+    return f"-D {folder}" in told.stdout
 
 
 def _as(owner: pwd.struct_passwd | None) -> dict[str, Any]:
