@@ -1,0 +1,1 @@
+"""Backstage itself, and what it is given to eat."""
