@@ -249,7 +249,10 @@ def _column_name(part: exp.Expr) -> str:
     inner = part.this if isinstance(part, exp.Cast) else part
     if isinstance(inner, exp.Anonymous):
         return str(inner.this).lower()
-    return inner.sql_name().lower() if isinstance(inner, exp.Func) else "?column?"
+    if not isinstance(inner, exp.Func):
+        return "?column?"
+    name = inner.sql_name().lower()
+    return {"current_version": "version"}.get(name, name)      # knex reads rows[0].version, and never connects without it
 
 
 def _typed(names: list[str], rows: Sequence[Sequence[Value]], query: str) -> tuple[Column, ...]:
