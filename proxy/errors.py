@@ -5,6 +5,7 @@
         AuthenticationFailed      28P01  wrong password, unknown user, wrong method
         AuthorizationFailed       28000  the rules leave no way in
         UnknownDatabase           3D000  no plugin, database or prefix answers to this name
+          SharedDatabase          3D000  schema mode: the database is there, but which plugin is meant is not said
         Forbidden                 42501  the user may not use this plugin
         NotSupported              0A000  understood, and refused
         TooManyConnections        53300  a limit of ours
@@ -53,6 +54,10 @@ class AuthorizationFailed(ClientFault):
 
 class UnknownDatabase(ClientFault):
     sqlstate = "3D000"
+
+
+class SharedDatabase(UnknownDatabase):
+    pass
 
 
 class Forbidden(ClientFault):

@@ -294,25 +294,6 @@ def test_schema_mode(base: dict[str, Any], postgres: Postgres, tmp_path: Path) -
     assert "backstage_shared" in postgres.databases()
 
 
-def test_maintenance_database(base: dict[str, Any], postgres: Postgres, tmp_path: Path) -> None:
-    with daemon(tmp_path, base) as running, running.connect("postgres") as connection:
-        lookup = "select count(*) from pg_database where datname = %s"
-        name = "backstage_plugin_by-maintenance"
-        assert connection.execute(lookup, (name,)).fetchone() == (0,)
-        connection.execute(f'CREATE DATABASE "{name}"')
-        assert connection.execute(lookup, (name,)).fetchone() == (1,)
-        assert name in postgres.databases()
-        with pytest.raises(psycopg.errors.DuplicateDatabase):
-            connection.execute(f'CREATE DATABASE "{name}"')
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            connection.execute("CREATE DATABASE stray")
-        assert "stray" not in postgres.databases()
-        assert connection.execute("select 1").fetchone() == (1,)
-        row = connection.execute("select version()").fetchone()
-        assert row is not None
-        assert row[0].startswith("PostgreSQL 16")
-
-
 def test_idle_connections_never_block_drop_database(base: dict[str, Any], postgres: Postgres, tmp_path: Path) -> None:
     with daemon(tmp_path, base, pool={"mode": "transaction"}) as running:
         for connection in (running.connect("doomed"),):

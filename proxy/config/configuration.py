@@ -24,7 +24,7 @@ from proxy.config.resolve import target as make_target
 from proxy.config.settings import Section, Settings
 from proxy.config.target import Credential, Engine, Secret, Server, Target
 from proxy.config.yaml12 import Node
-from proxy.errors import ConfigProblems, ProxyError, UnknownDatabase
+from proxy.errors import ConfigProblems, ProxyError, SharedDatabase, UnknownDatabase
 
 MAX_NAME = 63                 # NAMEDATALEN - 1 (PostgreSQL manual, "Identifiers and Key Words")
 APPLICATION_PREFIX = "backstage_plugin_"
@@ -113,7 +113,8 @@ class Configuration:
             return next(iter(claims.values()))
         # Two plugins may give one name to databases on two servers: guessing would show one the other's data.
         if claims or (self.schema_mode and self._shared_database() == database):
-            raise UnknownDatabase(
+            fault = SharedDatabase if self.schema_mode else UnknownDatabase
+            raise fault(
                 f'database "{database}" does not say which plugin is meant', detail="Several plugins share this database.",
                 hint="Connect to the plugin's id, or set application_name to backstage_plugin_<id>.")
         if self._open(database) and not database.startswith(self._prefix):
@@ -123,6 +124,20 @@ class Configuration:
     def sharing(self, database: str) -> Target | None:
         """Any target in a database that several plugins share: for what concerns the database, not its plugins."""
         return next((target for target in [*self.targets(), *self._base()] if target.database == database), None)
+
+    def by_schema(self, database: str, schema: str) -> Target | None:
+        """Schema mode: the plugin whose schema of the shared database has this name."""
+        plugin = schema.removeprefix(str(node.value) if (node := self.root.get("schemaPrefix")) is not None else "")
+        if not self.schema_mode or not self._open(plugin):
+            return None
+        target = self.target(plugin)
+        return target if (target.database, target.schema) == (database, schema) else None
+
+    @property
+    def role(self) -> str | None:
+        """The role of backend.database, which Backstage names as the owner of schemas."""
+        node = self.root.get("role")
+        return str(node.value) if node is not None else None
 
     def _base(self) -> list[Target]:
         try:

@@ -24,6 +24,7 @@ class Result:
     columns: tuple[Column, ...] | None = None
     rows: Sequence[Sequence[Value]] = ()
     status: str | None = None        # what the transaction status becomes: I, T
+    notice: tuple[str, str] | None = None        # text and SQLSTATE of a NoticeResponse that goes before the tag
 
 
 class Engine(Protocol):

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from proxy.errors import ClientFault, ProxyError
 from proxy.gateway.engine import BOOL, FLOAT8, INT4, INT8, OID, Column, Engine, Result, Value
-from proxy.wire.messages import error_response, message, ready_for_query
+from proxy.wire.messages import error_response, message, notice, ready_for_query
 
 log = logging.getLogger(__name__)
 _SIZES = {BOOL: 1, INT8: 8, INT4: 4, OID: 4, FLOAT8: 8}
@@ -285,5 +285,5 @@ def data_row(row: Sequence[Value], columns: Sequence[Column], formats: Sequence[
 
 
 def complete(result: Result) -> bytes:
-    return message(b"C", result.tag.encode() + b"\0")
+    return (notice(*result.notice) if result.notice else b"") + message(b"C", result.tag.encode() + b"\0")
 

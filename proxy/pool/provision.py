@@ -107,6 +107,24 @@ class Provision:
         self.outcomes[target.plugin, "created"] += 1
         self._known.discard(_place(target))
 
+    async def has_schema(self, target: Target) -> bool:
+        """Is the target's schema there?  A missing database holds none."""
+        if not await self.exists(target):
+            return False
+        async with self._admin(target, target.database) as connection:
+            return await _schema_exists(connection, target)
+
+    async def create_schema(self, target: Target) -> bool:
+        """CREATE SCHEMA IF NOT EXISTS asked for by a client, in a database that is made if need be; was it us?"""
+        if not self.settings.provisioning.enabled:
+            raise NotSupported("provisioning is switched off", hint="See switchboard.provisioning.enabled.")
+        if not await self.exists(target):
+            await self._create_database(target)
+        if not await self._create_schema(target):
+            return False
+        self.outcomes[target.plugin, "created"] += 1
+        return True
+
     async def _create_database(self, target: Target) -> bool:
         """True if it was us."""
         who = _provisioner(target)
@@ -134,9 +152,7 @@ class Provision:
         owner = _owner(target, who)
         try:
             async with self._admin(target, target.database) as connection:
-                found = await (await connection.execute(
-                    "SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %s", (target.schema,))).fetchone()
-                if found:
+                if await _schema_exists(connection, target):
                     return False
                 statement = sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(name)
                 if owner is not None:
@@ -160,6 +176,11 @@ class Provision:
                 yield connection
         except psycopg.Error as error:
             raise _fault(error, target, who) from None
+
+
+async def _schema_exists(connection: psycopg.AsyncConnection[Any], target: Target) -> bool:
+    found = await connection.execute("SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %s", (target.schema,))
+    return await found.fetchone() is not None
 
 
 def _place(target: Target) -> Place:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from proxy.config.settings import Method, Mode
 from proxy.config.target import Target
-from proxy.errors import Forbidden, LoginTimeout, NotSupported, ProxyError, TooManyConnections
+from proxy.errors import Forbidden, LoginTimeout, NotSupported, ProxyError, SharedDatabase, TooManyConnections
 from proxy.net.drive import drive
 from proxy.net.stream import MAX_GATEWAY_MESSAGE, Stream
 from proxy.net.tasks import keep
@@ -63,10 +63,7 @@ async def serve(worker: Worker, sock: socket.socket, client: Client) -> None:
                 await worker.cancel(hello)
                 return
             await _authenticate(worker, stream, client, hello)
-            if client.database in MAINTENANCE:
-                target = None
-            else:
-                target = _route(worker, client, hello)
+            target = _route(worker, client, hello)
         if target is None:
             await _maintain(worker, stream, client, hello)
         else:
@@ -135,8 +132,16 @@ async def _authenticate(worker: Worker, stream: Stream, client: Client, hello: S
                            hint="Connect to the database server itself for replication.")
 
 
-def _route(worker: Worker, client: Client, hello: Startup) -> Target:
-    target = worker.configuration.route(hello.database, hello.parameters.get("application_name", ""))
+def _route(worker: Worker, client: Client, hello: Startup) -> Target | None:
+    """Where this client wants to go; None is the maintenance gateway."""
+    if hello.database in MAINTENANCE:
+        return None
+    try:
+        target = worker.configuration.route(hello.database, hello.parameters.get("application_name", ""))
+    except SharedDatabase:
+        if not worker.settings.users[hello.user].maintenance:
+            raise
+        return None                           # Backstage asks for its schemas there
     plugins = worker.settings.users[hello.user].plugins
     if "*" not in plugins and target.plugin not in plugins:
         raise Forbidden(f'permission denied for database "{hello.database}"',

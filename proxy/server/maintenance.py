@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxy.config.target import Target
-from proxy.errors import ProxyError
+from proxy.errors import Forbidden, ProxyError
 from proxy.gateway.maintenance import Maintenance
 from proxy.gateway.session import Session
 from proxy.server.client import welcome
@@ -18,29 +18,48 @@ if TYPE_CHECKING:
 VERSION = "16.0"
 
 
-async def maintain(worker: Worker, stream: Stream, hello: Startup) -> None:
-    """Answer a client of the database `postgres` until it leaves."""
-    plugins = worker.settings.users[hello.user].plugins
-    pid, secret = worker.keys.invent()
+class UserPlaces:
+    """The gateway's Places for one user, in `database`."""
 
-    def allowed(name: str) -> Target | None:
+    def __init__(self, worker: Worker, user: str, database: str, application_name: str) -> None:
+        self.configuration, self.provision = worker.configuration, worker.provision
+        self.user, self.database, self.application_name = user, database, application_name
+        self.plugins = worker.settings.users[user].plugins
+        self.targets = [target for target in self.configuration.targets() if self._mine(target)]
+        self.exists, self.create, self.has_schema = self.provision.exists, self.provision.create, self.provision.has_schema
+
+    def _mine(self, target: Target) -> bool:
+        return target.engine.speaks_postgres and ("*" in self.plugins or target.plugin in self.plugins)
+
+    def by_database(self, name: str) -> Target | None:
         target: Target | None
         try:
-            target = worker.configuration.route(name, hello.parameters.get("application_name", ""))
+            target = self.configuration.route(name, self.application_name)
         except ProxyError:
-            target = worker.configuration.sharing(name)
-        if target is None:
-            return None
-        mine = ("*" in plugins or target.plugin in plugins) and target.engine.speaks_postgres
-        return target if mine else None
+            target = self.configuration.sharing(name)
+        return target if target is not None and self._mine(target) else None
 
-    targets = [target for target in worker.configuration.targets()
-               if target.engine.speaks_postgres and ("*" in plugins or target.plugin in plugins)]
-    engine = Maintenance(user=hello.user, pid=pid, version=VERSION, targets=targets, allowed=allowed,
-                         exists=worker.provision.exists, create=worker.provision.create)
+    def by_schema(self, name: str) -> Target | None:
+        target = self.configuration.by_schema(self.database, name)
+        return target if target is not None and self._mine(target) else None
+
+    async def create_schema(self, target: Target, role: str | None) -> bool:
+        owners = {target.role, self.configuration.role, self.user, target.credential.user if target.credential else None}
+        if role is not None and role not in owners:
+            raise Forbidden(f'must be able to SET ROLE "{role}"',
+                            detail=f"The schema of plugin {target.plugin} belongs to the role that its configuration names.")
+        return await self.provision.create_schema(target)
+
+
+async def maintain(worker: Worker, stream: Stream, hello: Startup) -> None:
+    """Answer a client of `postgres`, or of a database that plugins share, until it leaves."""
+    pid, secret = worker.keys.invent()
+    name = hello.parameters.get("application_name", "")
+    engine = Maintenance(user=hello.user, pid=pid, version=VERSION, database=hello.database,
+                         places=UserPlaces(worker, hello.user, hello.database, name))
     parameters = {"server_version": VERSION, "server_encoding": "UTF8", "client_encoding": "UTF8",
                   "DateStyle": "ISO, MDY", "TimeZone": "UTC", "IntervalStyle": "postgres", "integer_datetimes": "on",
                   "standard_conforming_strings": "on", "is_superuser": "off", "session_authorization": hello.user,
-                  "application_name": hello.parameters.get("application_name", "")}
+                  "application_name": name}
     await stream.write(welcome(parameters, (pid, secret)))
     await Session(stream, engine).run()
