@@ -89,6 +89,13 @@ class Upstream:
         if not self.reading and not self.broken:
             self.reading = True
             self.loop.add_reader(self.fd, self.on_readable)
+            if self.tls and self.sock.pending():  # type: ignore[attr-defined]
+                self.loop.call_soon(self.again)
+
+    def again(self) -> None:
+        """What TLS has decrypted already raises no event."""
+        if self.reading:
+            self.on_readable()
 
     def pause(self) -> None:
         if self.reading:
@@ -156,7 +163,7 @@ class Upstream:
             return
         self._answers += _scratch[:count]
         if self.tls and self.sock.pending():  # type: ignore[attr-defined]
-            self.loop.call_soon(self.on_readable)
+            self.loop.call_soon(self.again)
         self._read_answers()
 
     def _read_answers(self) -> None:

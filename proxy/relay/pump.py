@@ -1,442 +1,110 @@
-"""One client riding its upstreams: the moving of bytes.  Hot.
+"""One event: receive, walk, send.  Hot.
 
-Both sockets are raw, non-blocking and registered with the loop once.  An event is one `recv` into a buffer that all
-connections share, one walk over the headers (session/link), one `send`.  What the other side would not take at once
-is kept beside it, and until it has gone the flooding side is not read: that is all the back-pressure there is.
+A Pump is a Link with two sockets.  `pump_client` moves what the client has sent to the upstream, `pump_upstream` the
+other way; each does one `recv` into a buffer that all connections share, one walk over the headers (session/link) and
+one `send`, and returns an **outcome**: 0 when there is nothing more to do, else flags for the relay, which finds the
+bytes at hand in `VIEW[sent:got]`.  Reading once per event, never until the socket is empty, is cheaper: the second read
+mostly finds nothing.
 
-In session mode a client keeps its upstream until it leaves.  In transaction mode it gives it back whenever the Link
-says IDLE and nothing pins it; bytes that arrive without an upstream wait in `held` (bounded: then the client is not
-read) until the pool grants one.
+The text here is the specification.  `swift_client` and `swift_upstream` are the same for two plain sockets; where the
+compiled twin (proxy/_hot.c) is there they are one call into it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Mapping
-from time import perf_counter
 from typing import Any
 
-from proxy.config.settings import Mode
-from proxy.errors import ProxyError, Shutdown, UpstreamFault
-from proxy.pool.pool import Place, Pool
 from proxy.pool.tally import Tally
-from proxy.pool.upstream import TRACKED, WOULD_BLOCK, Key, Settings, Upstream, intern
-from proxy.session.link import IDLE, TERMINATE, THINK, I, Link
+from proxy.session.link import BEGAN, TERMINATE, THINK, I, Link, hot
 
 CHUNK = 262_144
-HELD_LIMIT = 65_536       # bytes of a client without an upstream, before it is no longer read
-_BUF = bytearray(CHUNK)
-_VIEW = memoryview(_BUF)
+BUF = bytearray(CHUNK)
+VIEW = memoryview(BUF)
 # A small first read costs nothing and keeps the working set in cache; a full one means bulk: read big from then on.
-_SMALL = memoryview(_BUF)[:16_384]
+BULK = 16_384
+_SMALL = VIEW[:BULK]
+WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+# Outcomes beside the Link's flags
+SHORT = 16          # the other side took only VIEW[:sent]
+CLOSED = 32         # end of stream
+LOST = 64           # the socket that was read is broken
+AWAY = 128          # the client has no upstream: VIEW[:got] has not been looked at
+BROKEN = 256        # the socket that was written to is broken
+SETTLE = 512        # a client's event that owes nothing: the lease may be over
 
 
-class Relay(Link):
-    __slots__ = (
-        "_done", "_drop_left", "_recv", "_send", "backlog", "big", "big_up", "concerns_databases", "draining", "fd",
-        "held", "key", "leaving", "loop", "mode", "place", "pool", "reading", "settings", "sock", "tls", "upstream", "waiter",
-    )
+class Pump(Link):
+    __slots__ = ("big", "big_up", "got", "sent", "sock", "up")
 
-    def __init__(self, sock: socket.socket, pool: Pool, tally: Tally, key: Key, settings: Settings | None,
-                 concerns_databases: Callable[[bytes], None]) -> None:
-        self.mode = pool.settings.mode
-        super().__init__(tally, watch=self.mode is Mode.TRANSACTION)
+    def __init__(self, sock: socket.socket, tally: Tally, *, watch: bool) -> None:
+        super().__init__(tally, watch=watch)
         self.sock = sock
-        self.fd = sock.fileno()
-        self.loop = asyncio.get_running_loop()
-        self.tls = isinstance(sock, ssl.SSLSocket)
-        self._recv = sock.recv_into
-        self._send = sock.send
-        self.pool = pool
-        self.key = key
-        self.settings = settings             # the tracked settings this client must find; None: whatever there is
-        self.upstream: Upstream | None = None
-        self.place: Place | None = None      # in the pool's queue
-        self.waiter: asyncio.Future[Upstream] | None = None
-        self.held = b""
-        self.backlog: bytearray | None = None
-        self.reading = False
+        self.up: Any = None                  # the upstream's socket while one is ridden
         self.big = self.big_up = False
-        self.draining = False
-        self.leaving = False                 # said goodbye behind requests that are still to be answered
-        self.concerns_databases = concerns_databases
-        self._drop_left = 0
-        self._done: asyncio.Future[tuple[str, ProxyError | None]] = self.loop.create_future()
+        self.got = self.sent = 0
 
-    # -- life ---------------------------------------------------------------------------------------------
-
-    async def lease(self) -> Upstream:
-        """Wait for an upstream, before the relay runs."""
-        future: asyncio.Future[Upstream] = self.loop.create_future()
-        self.waiter = future
-        self._request()
+    def pump_client(self) -> int:  # hot
+        """Client -> upstream.  Raises ClientFault for what is no protocol."""
         try:
-            return await future
-        finally:
-            self.waiter = None
-            if not future.done() or future.cancelled():
-                self._withdraw()
-
-    async def settle(self, wants: Mapping[str, str]) -> dict[str, str]:
-        """Transaction mode: find out what settings this client is to find each time.  Returns what it is told.
-
-        `wants` are tracked settings of its startup packet, in its own spelling; the server's canonical spelling is
-        learnt once for each wish and kept.
-        """
-        pool, key = self.pool, self.key
-        if key not in pool.baselines:
-            await self.lease()
-            self.unboard()
-        base = pool.baselines[key]
-        wanted = intern(tuple(wants.get(name, old) for name, old in zip(TRACKED, base, strict=True)))
-        known = pool.welcomes.get((key, wanted))
-        if known is None:
-            self.settings = wanted
-            upstream = await self.lease()
-            known = (dict(upstream.parameters), upstream.settings)
-            if len(pool.welcomes) < 1000:
-                pool.welcomes[key, wanted] = known
-            self.unboard()
-        self.settings = known[1]
-        return known[0]
-
-    def unboard(self) -> None:
-        """Give back an upstream that was leased for the login alone."""
-        upstream, self.upstream = self.upstream, None
-        if upstream is not None:
-            self.pool.give_back(upstream, statements=[])
-
-    async def run(self) -> tuple[str, ProxyError | None]:
-        """Relay until one side ends.  Returns the reason and what the client is still to be told."""
-        self.resume()
-        if self.draining and self.status == I and not self.owed:
-            self._end_of_work()
-        return await self._done
-
-    def finish(self, reason: str, fault: ProxyError | None = None) -> None:
-        self.pause()
-        if self.backlog is not None:
-            self.loop.remove_writer(self.fd)
-        if not self._done.done():
-            self._done.set_result((reason, fault))
-
-    def part(self) -> None:
-        """The client is gone: give the upstream back if that is safe, else close it."""
-        self._withdraw()
-        upstream = self.upstream
-        if upstream is None:
-            return
-        self.upstream = None
-        upstream.rider = None
-        if not self.settled or upstream.backlog is not None or upstream.broken or self.fatal:
-            upstream.close()
-            self.pool.lost(upstream)
-            return
-        self._note_settings(upstream)
-        statements = []
-        if self.status != I:
-            # A client lost in a transaction costs a ROLLBACK, not the connection.
-            statements.append("ROLLBACK")
-            self.pool.counters.rollbacks += 1
-        if self.used and (self.mode is Mode.SESSION or self.dirty or self.pinned):
-            statements += self.pool.reset()
-        self.pool.give_back(upstream, statements=statements)
-
-    def drain(self) -> None:
-        """End at the next moment without a transaction."""
-        self.draining = True
-        if self._done.done():
-            return
-        if (self.upstream is None and not self.held) or (
-                self.status == I and not self.owed and not self.open and not self.partial):
-            self._end_of_work()
-
-    def _end_of_work(self) -> None:
-        if self.leaving:
-            self.finish("client said goodbye")
-        else:
-            self.finish("shutting down", Shutdown("terminating connection due to administrator command"))
-
-    # -- client -> upstream -------------------------------------------------------------------------------
-
-    def resume(self) -> None:
-        if not self.reading and not self._done.done():
-            self.reading = True
-            self.loop.add_reader(self.fd, self.on_client)
-            if self.tls and self.sock.pending():  # type: ignore[attr-defined]
-                self.loop.call_soon(self._again)
-
-    def pause(self) -> None:
-        if self.reading:
-            self.reading = False
-            self.loop.remove_reader(self.fd)
-
-    def _again(self) -> None:
-        """What TLS has decrypted already raises no event."""
-        if self.reading:
-            self.on_client()
-
-    def on_client(self) -> None:  # hot
-        try:
-            n = self._recv(_VIEW if self.big else _SMALL)
+            n = self.sock.recv_into(VIEW if self.big else _SMALL)
         except WOULD_BLOCK:
-            return
+            return 0
         except OSError:
-            self.finish("client connection lost")
-            return
+            return LOST
         if not n:
-            self.finish("client closed the connection")
-            return
-        self.big = n >= 16_384
-        upstream = self.upstream
-        if upstream is None:
-            self._without_upstream(n)
-        else:
-            try:
-                flags = self.from_client(_BUF, n)
-            except ProxyError as fault:
-                self.finish("protocol violation by the client", fault)
-                return
-            if flags & (TERMINATE | THINK):
-                if flags & THINK:
-                    self._think()
-                if flags & TERMINATE:
-                    n = self.cut
-                    if not n:
-                        self.finish("client said goodbye")
-                        return
-            try:
-                sent = upstream.send(_VIEW[:n])
-            except WOULD_BLOCK:
-                sent = 0
-            except OSError:
-                # It may have said why before it went: read that first.
-                self.pause()
-                upstream.resume()
-                return
-            if sent < n:
-                upstream.push(_VIEW[sent:n])
-                self.pause()
-            if flags & TERMINATE:
-                self.finish("client said goodbye")
-            elif not self.owed and self.watch and self.status == I:
-                self._maybe_release()
-        if self.tls and self.sock.pending():  # type: ignore[attr-defined]
-            self.loop.call_soon(self._again)
+            return CLOSED
+        self.big = n >= BULK
+        self.got, self.sent = n, 0
+        if self.up is None:
+            return AWAY
+        flags = self.from_client(BUF, n)
+        if flags & (TERMINATE | THINK):
+            return flags
+        return self.push_client(n)
 
-    def on_upstream_writable(self) -> None:
-        """The upstream took what it would not take before."""
-        self.resume()
-
-    def _think(self) -> None:
-        statement, self.statement = self.statement, None
-        if statement is not None:
-            self.concerns_databases(statement)
-
-    def _without_upstream(self, n: int) -> None:
-        """Bytes of a client that holds no lease: keep them, and ask for one when a whole message is there."""
-        data = self._skip_late_copy(bytes(_VIEW[:n]))
-        if not data:
-            return
+    def push_client(self, n: int) -> int:  # hot
+        """Send VIEW[:n] to the upstream."""
         try:
-            flags = self.from_client(bytearray(data), len(data))
-        except ProxyError as fault:
-            self.finish("protocol violation by the client", fault)
-            return
-        if flags & THINK:
-            self._think()
-        if flags & TERMINATE:
-            # A goodbye behind unanswered requests: PostgreSQL would run them, and nobody would hear the answer.
-            self.held += data[:self.cut]
-            if not self.held:
-                self.finish("client said goodbye")
-                return
-            self.pause()
-            self.leaving = self.draining = True
-        else:
-            self.held += data
-        if self.place is not None:
-            if len(self.held) >= HELD_LIMIT:
-                self.pause()
-            return
-        if not self.used and not self.open and not self.owed and len(self.held) < 16_384:
-            return                             # not one whole message yet: a slow sender holds no upstream
-        upstream = self.pool.take(self)
-        if upstream is not None:
-            self.tally.wait_time.counts[0] += 1
-            self._board(upstream)
-        else:
-            self._request()
-
-    def _skip_late_copy(self, data: bytes) -> bytes:
-        """CopyData, CopyDone and CopyFail behind a COPY that failed are ignored, as PostgreSQL does."""
-        if self._drop_left:
-            cut = min(self._drop_left, len(data))
-            self._drop_left -= cut
-            data = data[cut:]
-        while len(data) >= 5 and data[0] in b"dcf" and not self.held and not self.c_left and not self.c_part:
-            size = int.from_bytes(data[1:5]) + 1
-            self._drop_left = max(0, size - len(data))
-            data = data[size:]
-        return data
-
-    # -- leases -------------------------------------------------------------------------------------------
-
-    def _request(self) -> None:
-        if self.since == 0.0:
-            self.since = perf_counter()
-        place = self.pool.request(self)
-        if not place.gone:
-            self.place = place
-
-    def _withdraw(self) -> None:
-        if self.place is not None:
-            self.pool.withdraw(self.place)
-            self.place = None
-
-    def granted(self, upstream: Upstream) -> None:
-        """The pool's answer, good news."""
-        if self.place is not None:
-            self.tally.wait_time.observe(self.pool.clock() - self.place.since)
-        else:
-            self.tally.wait_time.observe(0.0)
-        self.place = None
-        if self._done.done() or (self.waiter is not None and self.waiter.done()):
-            self.pool.give_back(upstream, statements=[])
-            return
-        self._board(upstream)
-        if self.waiter is not None:
-            self.waiter.set_result(upstream)
-
-    def failed(self, fault: ProxyError) -> None:
-        """The pool's answer, bad news."""
-        self.place = None
-        if self.waiter is not None:
-            if not self.waiter.done():
-                self.waiter.set_exception(fault)
-        else:
-            self.finish("no upstream connection", fault)
-
-    def _board(self, upstream: Upstream) -> None:
-        self.upstream = upstream
-        upstream.rider = self
-        self.tally.leases += 1
-        if self.backlog is not None:
-            upstream.pause()                   # earlier answers first
-        held = self.held
-        if not held:
-            return
-        self.held = b""
-        try:
-            sent = upstream.send(held)
+            sent = self.up.send(VIEW[:n])
         except WOULD_BLOCK:
             sent = 0
         except OSError:
-            return                             # the reader will see the end
-        if sent < len(held):
-            upstream.push(held[sent:])
-            self.pause()
-        elif not self.leaving:
-            self.resume()
-
-    def _maybe_release(self) -> None:
-        """The rest of a message came behind the last answer: nothing is owed any more?"""
-        if self.settled and not self.pinned and self.upstream is not None and self.mode is Mode.TRANSACTION and self.used:
-            self._release()
-
-    def _release(self) -> None:  # hot
-        upstream = self.upstream
-        assert upstream is not None
-        self.upstream = None
-        if self.reported is not None:
-            self._note_settings(upstream)
-        statements: list[str] = []
-        if self.dirty:
-            self.dirty = False
-            statements = self.pool.reset()
-        self.used = False
-        self.pool.give_back(upstream, statements=statements)
-
-    def _note_settings(self, upstream: Upstream) -> None:
-        """What the server reported while we rode is what this client must find again."""
-        if self.reported is not None:
-            upstream.reported(self.reported)
-            self.reported = None
-            self.settings = upstream.settings
-
-    # -- upstream -> client -------------------------------------------------------------------------------
-
-    def on_upstream(self) -> None:  # hot
-        upstream = self.upstream
-        if upstream is None:
-            return
-        try:
-            n = upstream.recv_into(_VIEW if self.big_up else _SMALL)
-        except WOULD_BLOCK:
-            return
-        except OSError:
-            n = 0
-        if not n:
-            self._upstream_lost(upstream)
-            return
-        self.big_up = n >= 16_384
-        try:
-            flags = self.from_upstream(_BUF, n)
-        except UpstreamFault as fault:
-            self._upstream_lost(upstream, fault)
-            return
-        try:
-            sent = self._send(_VIEW[:n])
-        except WOULD_BLOCK:
-            sent = 0
-        except OSError:
-            self.finish("client connection lost")
-            return
+            return BROKEN
         if sent < n:
-            self._keep(_VIEW[sent:n], upstream)
-        if upstream.tls and upstream.sock.pending():  # type: ignore[attr-defined]
-            self.loop.call_soon(upstream.on_readable)
-        if flags & IDLE:
-            if self.draining:
-                self._end_of_work()
-            elif self.watch and not self.pinned:
-                self._release()
+            self.sent = sent
+            return SHORT
+        return SETTLE if self.watch and self.status == I and not self.owed else 0
 
-    def _upstream_lost(self, upstream: Upstream, fault: UpstreamFault | None = None) -> None:
-        told = self.fatal                     # its own farewell has been passed on already
-        self.upstream = None
-        upstream.rider = None
-        upstream.close()
-        self.pool.lost(upstream)
-        if told:
-            self.finish("terminated by the server")
-        else:
-            self.finish("upstream connection lost", fault or UpstreamFault("server closed the connection unexpectedly"))
-
-    def _keep(self, rest: memoryview, upstream: Upstream) -> None:
-        """The client is slow: keep the rest, read no more from the upstream until it has gone."""
-        if self.backlog is None:
-            self.backlog = bytearray(rest)
-            self.loop.add_writer(self.fd, self._client_writable)
-        else:
-            self.backlog += rest
-        upstream.pause()
-
-    def _client_writable(self) -> None:
-        assert self.backlog is not None
+    def pump_upstream(self) -> int:  # hot
+        """Upstream -> client.  Raises UpstreamFault for what is no protocol."""
         try:
-            sent = self._send(self.backlog)
+            n = self.up.recv_into(VIEW if self.big_up else _SMALL)
         except WOULD_BLOCK:
-            return
+            return 0
         except OSError:
-            self.finish("client connection lost")
-            return
-        del self.backlog[:sent]
-        if not self.backlog:
-            self.backlog = None
-            self.loop.remove_writer(self.fd)
-            upstream: Any = self.upstream
-            if upstream is not None:
-                upstream.resume()
+            return LOST
+        if not n:
+            return CLOSED
+        self.big_up = n >= BULK
+        self.got = n
+        flags = self.from_upstream(BUF, n)
+        try:
+            sent = self.sock.send(VIEW[:n])
+        except WOULD_BLOCK:
+            sent = 0
+        except OSError:
+            return BROKEN
+        if sent < n:
+            self.sent = sent
+            return flags | SHORT
+        return flags
+
+    if hot is None:
+        swift_client = pump_client
+        swift_upstream = pump_upstream
+
+
+__all__ = ["AWAY", "BEGAN", "BROKEN", "BUF", "CLOSED", "LOST", "SETTLE", "SHORT", "VIEW", "WOULD_BLOCK", "Pump"]

@@ -22,7 +22,7 @@ from proxy.session.login import secure
 from proxy.wire import startup
 
 if TYPE_CHECKING:
-    from proxy.relay.pump import Relay
+    from proxy.relay.relay import Relay
 
 log = logging.getLogger(__name__)
 CancelKey = tuple[int, bytes]

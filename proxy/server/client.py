@@ -19,7 +19,7 @@ from proxy.net.stream import MAX_GATEWAY_MESSAGE, Stream
 from proxy.net.tasks import keep
 from proxy.pool.tally import Tally
 from proxy.pool.upstream import TRACKED
-from proxy.relay.pump import Relay
+from proxy.relay.relay import Relay
 from proxy.session.handshake import Login, greet, prove
 from proxy.wire import messages
 from proxy.wire.startup import CancelRequest, Startup

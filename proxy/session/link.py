@@ -17,6 +17,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from time import perf_counter
+from typing import Any
 
 from proxy.errors import ClientFault, UpstreamFault
 from proxy.pool.tally import BOUNDS, Tally
@@ -30,6 +31,7 @@ TERMINATE = 2       # the client said goodbye; `cut` is where
 THINK = 4           # a statement that concerns databases: `statement` holds it
 BEGAN = 8           # at least one whole message has passed
 
+hot: Any = None
 I, T, E = b"ITE"  # noqa: E741 - the manual's own letters
 _SHORT = 600        # below this a chunk holds too few rows for `skip` to pay
 

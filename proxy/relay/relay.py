@@ -1,0 +1,456 @@
+"""One client riding its upstreams: who pumps into whom.
+
+Both sockets are raw, non-blocking and registered with the loop once; relay/pump does an event, what it cannot do alone is
+done here.  What the other side would not take at once is kept beside it, and until it has gone the flooding side is not
+read: that is all the back-pressure there is.
+
+In session mode a client keeps its upstream until it leaves.  In transaction mode it gives it back whenever the Link
+says IDLE and nothing pins it; bytes that arrive without an upstream wait in `held` (bounded: then the client is not
+read) until the pool grants one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable, Mapping
+from time import perf_counter
+from typing import Any
+
+from proxy.config.settings import Mode
+from proxy.errors import ProxyError, Shutdown, UpstreamFault
+from proxy.pool.pool import Place, Pool
+from proxy.pool.tally import Tally
+from proxy.pool.upstream import TRACKED, Key, Settings, Upstream, intern
+from proxy.relay.pump import AWAY, BEGAN, BROKEN, BUF, CLOSED, LOST, SETTLE, SHORT, VIEW, WOULD_BLOCK, Pump
+from proxy.session.link import IDLE, TERMINATE, THINK, I, hot
+
+HELD_LIMIT = 65_536       # bytes of a client without an upstream, before it is no longer read
+_LATE = frozenset(b"dcf")
+
+
+class Relay(Pump):
+    __slots__ = (
+        "_done", "_drop_left", "backlog", "concerns_databases", "draining", "fd", "held", "key", "leaving", "loop", "mode",
+        "place", "pool", "reading", "settings", "swift", "tls", "upstream", "waiter",
+    )
+
+    def __init__(self, sock: socket.socket, pool: Pool, tally: Tally, key: Key, settings: Settings | None,
+                 concerns_databases: Callable[[bytes], None]) -> None:
+        self.mode = pool.settings.mode
+        super().__init__(sock, tally, watch=self.mode is Mode.TRANSACTION)
+        self.fd = sock.fileno()
+        self.loop = asyncio.get_running_loop()
+        self.tls = isinstance(sock, ssl.SSLSocket)
+        self.swift = hot is not None and not self.tls
+        self.pool = pool
+        self.key = key
+        self.settings = settings             # the tracked settings this client must find; None: whatever there is
+        self.upstream: Upstream | None = None
+        self.place: Place | None = None      # in the pool's queue
+        self.waiter: asyncio.Future[Upstream] | None = None
+        self.held = b""
+        self.backlog: bytearray | None = None
+        self.reading = False
+        self.draining = False
+        self.leaving = False                 # said goodbye behind requests that are still to be answered
+        self.concerns_databases = concerns_databases
+        self._drop_left = 0
+        self._done: asyncio.Future[tuple[str, ProxyError | None]] = self.loop.create_future()
+
+    # -- life ---------------------------------------------------------------------------------------------
+
+    async def lease(self) -> Upstream:
+        """Wait for an upstream, before the relay runs."""
+        future: asyncio.Future[Upstream] = self.loop.create_future()
+        self.waiter = future
+        self._request()
+        try:
+            return await future
+        finally:
+            self.waiter = None
+            if not future.done() or future.cancelled():
+                self._withdraw()
+
+    async def settle(self, wants: Mapping[str, str]) -> dict[str, str]:
+        """Transaction mode: find out what settings this client is to find each time.  Returns what it is told.
+
+        `wants` are tracked settings of its startup packet, in its own spelling; the server's canonical spelling is
+        learnt once for each wish and kept.
+        """
+        pool, key = self.pool, self.key
+        if key not in pool.baselines:
+            await self.lease()
+            self.unboard()
+        base = pool.baselines[key]
+        wanted = intern(tuple(wants.get(name, old) for name, old in zip(TRACKED, base, strict=True)))
+        known = pool.welcomes.get((key, wanted))
+        if known is None:
+            self.settings = wanted
+            upstream = await self.lease()
+            known = (dict(upstream.parameters), upstream.settings)
+            if len(pool.welcomes) < 1000:
+                pool.welcomes[key, wanted] = known
+            self.unboard()
+        self.settings = known[1]
+        return known[0]
+
+    def unboard(self) -> None:
+        """Give back an upstream that was leased for the login alone."""
+        upstream = self._dismount()
+        if upstream is not None:
+            self.pool.give_back(upstream, statements=[])
+
+    async def run(self) -> tuple[str, ProxyError | None]:
+        """Relay until one side ends.  Returns the reason and what the client is still to be told."""
+        self.resume()
+        if self.draining and self.status == I and not self.owed:
+            self._end_of_work()
+        return await self._done
+
+    def finish(self, reason: str, fault: ProxyError | None = None) -> None:
+        self.pause()
+        if self.backlog is not None:
+            self.loop.remove_writer(self.fd)
+        if not self._done.done():
+            self._done.set_result((reason, fault))
+
+    def part(self) -> None:
+        """The client is gone: give the upstream back if that is safe, else close it."""
+        self._withdraw()
+        upstream = self._dismount()
+        if upstream is None:
+            return
+        upstream.rider = None
+        if not self.settled or upstream.backlog is not None or upstream.broken or self.fatal:
+            upstream.close()
+            self.pool.lost(upstream)
+            return
+        self._note_settings(upstream)
+        statements = []
+        if self.status != I:
+            # A client lost in a transaction costs a ROLLBACK, not the connection.
+            statements.append("ROLLBACK")
+            self.pool.counters.rollbacks += 1
+        if self.used and (self.mode is Mode.SESSION or self.dirty or self.pinned):
+            statements += self.pool.reset()
+        self.pool.give_back(upstream, statements=statements)
+
+    def drain(self) -> None:
+        """End at the next moment without a transaction."""
+        self.draining = True
+        if self._done.done():
+            return
+        if (self.upstream is None and not self.held) or (
+                self.status == I and not self.owed and not self.open and not self.partial):
+            self._end_of_work()
+
+    def _end_of_work(self) -> None:
+        if self.leaving:
+            self.finish("client said goodbye")
+        else:
+            self.finish("shutting down", Shutdown("terminating connection due to administrator command"))
+
+    # -- client -> upstream -------------------------------------------------------------------------------
+
+    def resume(self) -> None:
+        if not self.reading and not self._done.done():
+            self.reading = True
+            self.loop.add_reader(self.fd, self.on_client)
+            if self.tls and self.sock.pending():  # type: ignore[attr-defined]
+                self.loop.call_soon(self._again)
+
+    def pause(self) -> None:
+        if self.reading:
+            self.reading = False
+            self.loop.remove_reader(self.fd)
+
+    def _again(self) -> None:
+        """What TLS has decrypted already raises no event."""
+        if self.reading:
+            self.on_client()
+
+    def on_client(self) -> None:  # hot
+        try:
+            outcome = self.swift_client() if self.swift else self.pump_client()
+            if outcome:
+                self._client_outcome(outcome)
+        except ProxyError as fault:
+            self.finish("protocol violation by the client", fault)
+            return
+        if self.tls and self.sock.pending():  # type: ignore[attr-defined]
+            self.loop.call_soon(self._again)
+
+    def _client_outcome(self, outcome: int) -> None:
+        if outcome & AWAY:
+            self._without_upstream(self.got)
+        elif outcome & SETTLE:
+            self._maybe_release()
+        elif outcome & (TERMINATE | THINK):
+            self._thoughtful(outcome)
+        elif outcome & SHORT:
+            self._push_rest()
+        elif outcome & BROKEN:
+            self._upstream_broken()
+        else:
+            self.finish("client connection lost" if outcome & LOST else "client closed the connection")
+
+    def _thoughtful(self, outcome: int) -> None:
+        """A statement to look at, or a goodbye; the bytes have not been sent yet."""
+        if outcome & THINK:
+            self._think()
+        n = self.cut if outcome & TERMINATE else self.got
+        after = self.push_client(n) if n else 0
+        if after & SHORT:
+            self.got = n
+            self._push_rest()
+        elif after & BROKEN:
+            self._upstream_broken()
+            return
+        if outcome & TERMINATE:
+            self.finish("client said goodbye")
+        elif after & SETTLE:
+            self._maybe_release()
+
+    def _push_rest(self) -> None:
+        """The upstream is slow: keep the rest, read no more from the client until it has gone."""
+        assert self.upstream is not None
+        self.upstream.push(VIEW[self.sent:self.got])
+        self.pause()
+
+    def _upstream_broken(self) -> None:
+        """It may have said why before it went: read that first."""
+        assert self.upstream is not None
+        self.pause()
+        self.upstream.resume()
+
+    def on_upstream_writable(self) -> None:
+        """The upstream took what it would not take before."""
+        self.resume()
+
+    def _think(self) -> None:
+        statement, self.statement = self.statement, None
+        if statement is not None:
+            self.concerns_databases(statement)
+
+    def _without_upstream(self, n: int) -> None:  # hot
+        """Bytes of a client that holds no lease: keep them, and ask for one when a whole message is there."""
+        if not self.held and self.place is None and not self._drop_left and BUF[0] not in _LATE:
+            flags = self.from_client(BUF, n)
+            if flags == BEGAN and (self.used or self.open or self.owed):
+                upstream = self.pool.take(self)
+                if upstream is not None:
+                    self.tally.wait_time.observe(0.0)
+                    self._mount(upstream)
+                    outcome = self.push_client(n)
+                    if outcome & SHORT:
+                        self._push_rest()
+                    elif outcome & BROKEN:
+                        self._upstream_broken()
+                    return
+            data = bytes(VIEW[:n])
+        else:
+            data = self._skip_late_copy(bytes(VIEW[:n]))
+            if not data:
+                return
+            flags = self.from_client(bytearray(data), len(data))
+        self._hold(data, flags)
+
+    def _hold(self, data: bytes, flags: int) -> None:
+        if flags & THINK:
+            self._think()
+        if flags & TERMINATE:
+            # A goodbye behind unanswered requests: PostgreSQL would run them, and nobody would hear the answer.
+            self.held += data[:self.cut]
+            if not self.held:
+                self.finish("client said goodbye")
+                return
+            self.pause()
+            self.leaving = self.draining = True
+        else:
+            self.held += data
+        if self.place is not None:
+            if len(self.held) >= HELD_LIMIT:
+                self.pause()
+            return
+        if not self.used and not self.open and not self.owed and len(self.held) < 16_384:
+            return                             # not one whole message yet: a slow sender holds no upstream
+        upstream = self.pool.take(self)
+        if upstream is not None:
+            self.tally.wait_time.observe(0.0)
+            self._board(upstream)
+        else:
+            self._request()
+
+    def _skip_late_copy(self, data: bytes) -> bytes:
+        """CopyData, CopyDone and CopyFail behind a COPY that failed are ignored, as PostgreSQL does."""
+        if self._drop_left:
+            cut = min(self._drop_left, len(data))
+            self._drop_left -= cut
+            data = data[cut:]
+        while len(data) >= 5 and data[0] in b"dcf" and not self.held and not self.c_left and not self.c_part:
+            size = int.from_bytes(data[1:5]) + 1
+            self._drop_left = max(0, size - len(data))
+            data = data[size:]
+        return data
+
+    # -- leases -------------------------------------------------------------------------------------------
+
+    def _request(self) -> None:
+        if self.since == 0.0:
+            self.since = perf_counter()
+        place = self.pool.request(self)
+        if not place.gone:
+            self.place = place
+
+    def _withdraw(self) -> None:
+        if self.place is not None:
+            self.pool.withdraw(self.place)
+            self.place = None
+
+    def granted(self, upstream: Upstream) -> None:
+        """The pool's answer, good news."""
+        if self.place is not None:
+            self.tally.wait_time.observe(self.pool.clock() - self.place.since)
+        else:
+            self.tally.wait_time.observe(0.0)
+        self.place = None
+        if self._done.done() or (self.waiter is not None and self.waiter.done()):
+            self.pool.give_back(upstream, statements=[])
+            return
+        self._board(upstream)
+        if self.waiter is not None:
+            self.waiter.set_result(upstream)
+
+    def failed(self, fault: ProxyError) -> None:
+        """The pool's answer, bad news."""
+        self.place = None
+        if self.waiter is not None:
+            if not self.waiter.done():
+                self.waiter.set_exception(fault)
+        else:
+            self.finish("no upstream connection", fault)
+
+    def _mount(self, upstream: Upstream) -> None:  # hot
+        self.upstream = upstream
+        self.up = upstream.sock
+        if hot is not None:
+            self.swift = not self.tls and not upstream.tls
+        if self.backlog is not None:
+            upstream.pause()                   # earlier answers first
+        upstream.rider = self
+        self.tally.leases += 1
+
+    def _dismount(self) -> Upstream | None:  # hot
+        upstream = self.upstream
+        self.upstream = self.up = None
+        if hot is not None:
+            self.swift = not self.tls
+        return upstream
+
+    def _board(self, upstream: Upstream) -> None:
+        self._mount(upstream)
+        held = self.held
+        if not held:
+            return
+        self.held = b""
+        try:
+            sent = upstream.send(held)
+        except WOULD_BLOCK:
+            sent = 0
+        except OSError:
+            return                             # the reader will see the end
+        if sent < len(held):
+            upstream.push(held[sent:])
+            self.pause()
+        elif not self.leaving:
+            self.resume()
+
+    def _maybe_release(self) -> None:
+        """The rest of a message came behind the last answer: nothing is owed any more?"""
+        if self.settled and not self.pinned and self.upstream is not None and self.mode is Mode.TRANSACTION and self.used:
+            self._release()
+
+    def _release(self) -> None:  # hot
+        upstream = self._dismount()
+        assert upstream is not None
+        if self.reported is not None:
+            self._note_settings(upstream)
+        statements: list[str] = []
+        if self.dirty:
+            self.dirty = False
+            statements = self.pool.reset()
+        self.used = False
+        self.pool.give_back(upstream, statements=statements)
+
+    def _note_settings(self, upstream: Upstream) -> None:
+        """What the server reported while we rode is what this client must find again."""
+        if self.reported is not None:
+            upstream.reported(self.reported)
+            self.reported = None
+            self.settings = upstream.settings
+
+    # -- upstream -> client -------------------------------------------------------------------------------
+
+    def on_upstream(self) -> None:  # hot
+        upstream = self.upstream
+        if upstream is None:
+            return
+        try:
+            outcome = self.swift_upstream() if self.swift else self.pump_upstream()
+        except UpstreamFault as fault:
+            self._upstream_lost(upstream, fault)
+            return
+        if outcome & (CLOSED | LOST):
+            self._upstream_lost(upstream)
+            return
+        if outcome & BROKEN:
+            self.finish("client connection lost")
+            return
+        if outcome & SHORT:
+            self._keep(VIEW[self.sent:self.got], upstream)
+        if upstream.tls and upstream.sock.pending():  # type: ignore[attr-defined]
+            self.loop.call_soon(upstream.again)
+        if outcome & IDLE:
+            if self.draining:
+                self._end_of_work()
+            elif self.watch and not self.pinned:
+                self._release()
+
+    def _upstream_lost(self, upstream: Upstream, fault: UpstreamFault | None = None) -> None:
+        told = self.fatal                     # its own farewell has been passed on already
+        self._dismount()
+        upstream.rider = None
+        upstream.close()
+        self.pool.lost(upstream)
+        if told:
+            self.finish("terminated by the server")
+        else:
+            self.finish("upstream connection lost", fault or UpstreamFault("server closed the connection unexpectedly"))
+
+    def _keep(self, rest: memoryview, upstream: Upstream) -> None:
+        """The client is slow: keep the rest, read no more from the upstream until it has gone."""
+        if self.backlog is None:
+            self.backlog = bytearray(rest)
+            self.loop.add_writer(self.fd, self._client_writable)
+        else:
+            self.backlog += rest
+        upstream.pause()
+
+    def _client_writable(self) -> None:
+        assert self.backlog is not None
+        try:
+            sent = self.sock.send(self.backlog)
+        except WOULD_BLOCK:
+            return
+        except OSError:
+            self.finish("client connection lost")
+            return
+        del self.backlog[:sent]
+        if not self.backlog:
+            self.backlog = None
+            self.loop.remove_writer(self.fd)
+            upstream: Any = self.upstream
+            if upstream is not None:
+                upstream.resume()
