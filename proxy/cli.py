@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from proxy import __version__
+from proxy.hot import PATH
 from proxy.errors import ConfigProblems, ProxyError
 
 EXAMPLES = """\
@@ -76,7 +77,7 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     if arguments.command == "hash-password":
         return _hash(arguments)
     if arguments.command == "version":
-        sys.stdout.write(f"switchboard {__version__} (Python {platform.python_version()})\n")
+        sys.stdout.write(f"switchboard {__version__} (Python {platform.python_version()}, {PATH} hot path)\n")
         return 0
     if arguments.command == "run":
         from proxy.commands.run import run

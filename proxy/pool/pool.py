@@ -12,7 +12,7 @@ import asyncio
 import logging
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -134,7 +134,8 @@ class Pool:
         self.waiting += 1
         if self._alarm is None and self.settings.query_wait_timeout:
             self._alarm = self.loop.call_later(self.settings.query_wait_timeout, self._too_late)
-        self.wake()
+        if self.idle_count or len(self.busy) + len(self.resting) + self.coming < self.settings.size:
+            self.wake()                       # else there is nothing to give, to dial or to evict
         return place
 
     def withdraw(self, place: Place) -> None:
@@ -310,20 +311,36 @@ class Pool:
 
     # -- coming back --------------------------------------------------------------------------------------
 
-    def give_back(self, upstream: Upstream, *, statements: list[str]) -> None:  # hot
+    def give_back(self, upstream: Upstream, *, statements: Sequence[str] = ()) -> None:  # hot
         """A lease ends cleanly; `statements` must run before a stranger may have the upstream."""
-        self.busy.discard(upstream)
         upstream.rider = None
         if not upstream.reading:
             upstream.resume()
-        if upstream.broken:
-            self.wake()
-        elif statements or upstream.cancels:
-            self._clean(upstream, statements)
-        else:
+        if statements or upstream.cancels or upstream.broken:
+            self.busy.discard(upstream)
+            if upstream.broken:
+                self.wake()
+            else:
+                self._clean(upstream, statements)
+        elif not self.queue or not self._hand_over(upstream):
+            self.busy.discard(upstream)
             self._shelve(upstream)
 
-    def _clean(self, upstream: Upstream, statements: list[str]) -> None:
+    def _hand_over(self, upstream: Upstream) -> bool:  # hot
+        """Straight to the first of those who wait, if it fits as it is; it stays busy."""
+        place = self.queue[0]
+        waiter = place.waiter
+        wanted = waiter.settings
+        if (place.gone or waiter.key != upstream.key or (wanted is not None and wanted is not upstream.settings)
+                or self.retired or (upstream.expires and self.now > upstream.expires)):
+            return False
+        self.queue.popleft()
+        self.waiting -= 1
+        place.gone = True
+        waiter.granted(upstream)
+        return True
+
+    def _clean(self, upstream: Upstream, statements: Sequence[str]) -> None:
         self.resting.add(upstream)
         if upstream.cancels:
             # A cancel is on its way to this server process: whoever gets it now could be hit instead.

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
+from typing import TYPE_CHECKING
+
+from proxy.hot import hot
 
 # Prometheus' advice is few buckets; these span a cached point query to a report.
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
-class Histogram:
+class PureHistogram:
     """Counts by upper bound (`le`), not cumulative; the last one is +Inf."""
 
     __slots__ = ("counts", "total")
@@ -28,7 +31,7 @@ class Histogram:
         self.total += value
 
 
-class Tally:
+class PureTally:
     """Counters of one (plugin, server, user).  `clients` is a gauge, all else only grows."""
 
     __slots__ = (
@@ -62,6 +65,14 @@ class Tally:
         self.from_upstream = 0        # bytes upstream -> client
         self.errors: Counter[str] = Counter()   # ErrorResponses of upstreams by SQLSTATE class ("23", "42", ...)
         self.pins: Counter[str] = Counter()     # leases kept past a transaction, by reason
-        self.wait_time = Histogram()            # for an upstream connection
-        self.query_time = Histogram()           # request forwarded -> ReadyForQuery
-        self.transaction_time = Histogram()     # first request -> ReadyForQuery idle
+        self.wait_time = PureHistogram()            # for an upstream connection
+        self.query_time = PureHistogram()           # request forwarded -> ReadyForQuery
+        self.transaction_time = PureHistogram()     # first request -> ReadyForQuery idle
+
+
+if TYPE_CHECKING or hot is None:
+    Histogram = PureHistogram
+    Tally = PureTally
+else:
+    hot.set_bounds(BOUNDS)
+    Histogram, Tally = hot.Histogram, hot.Tally

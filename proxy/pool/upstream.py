@@ -11,7 +11,7 @@ import asyncio
 import random
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from proxy.config.settings import Upstream as UpstreamSettings
@@ -137,7 +137,7 @@ class Upstream:
 
     # -- chores -------------------------------------------------------------------------------------------
 
-    def run(self, statements: list[str], then: Callable[[bool], None]) -> None:
+    def run(self, statements: Sequence[str], then: Callable[[bool], None]) -> None:
         """Run statements of ours, one ReadyForQuery each; `then(ok)` when all have been answered."""
         self._then, self._chore_left = then, len(statements)
         data = b"".join(map(messages.query, statements))

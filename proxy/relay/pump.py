@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import socket
 import ssl
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from proxy.hot import hot
 from proxy.pool.tally import Tally
-from proxy.session.link import BEGAN, TERMINATE, THINK, I, Link, hot
+from proxy.session.link import BEGAN, TERMINATE, THINK, I, Link
 
 CHUNK = 262_144
 BUF = bytearray(CHUNK)
@@ -36,13 +37,19 @@ BROKEN = 256        # the socket that was written to is broken
 SETTLE = 512        # a client's event that owes nothing: the lease may be over
 
 
+if hot is not None:
+    hot.set_buffer(BUF)
+
+
 class Pump(Link):
-    __slots__ = ("big", "big_up", "got", "sent", "sock", "up")
+    __slots__ = ("sock", "up") if hot is not None else ("big", "big_up", "fd", "got", "sent", "sock", "up", "up_fd")
 
     def __init__(self, sock: socket.socket, tally: Tally, *, watch: bool) -> None:
         super().__init__(tally, watch=watch)
         self.sock = sock
+        self.fd = sock.fileno()
         self.up: Any = None                  # the upstream's socket while one is ridden
+        self.up_fd = -1
         self.big = self.big_up = False
         self.got = self.sent = 0
 
@@ -102,7 +109,7 @@ class Pump(Link):
             return flags | SHORT
         return flags
 
-    if hot is None:
+    if TYPE_CHECKING or hot is None:
         swift_client = pump_client
         swift_upstream = pump_upstream
 

@@ -20,11 +20,12 @@ from typing import Any
 
 from proxy.config.settings import Mode
 from proxy.errors import ProxyError, Shutdown, UpstreamFault
+from proxy.hot import hot
 from proxy.pool.pool import Place, Pool
 from proxy.pool.tally import Tally
 from proxy.pool.upstream import TRACKED, Key, Settings, Upstream, intern
 from proxy.relay.pump import AWAY, BEGAN, BROKEN, BUF, CLOSED, LOST, SETTLE, SHORT, VIEW, WOULD_BLOCK, Pump
-from proxy.session.link import IDLE, TERMINATE, THINK, I, hot
+from proxy.session.link import IDLE, TERMINATE, THINK, I
 
 HELD_LIMIT = 65_536       # bytes of a client without an upstream, before it is no longer read
 _LATE = frozenset(b"dcf")
@@ -32,7 +33,7 @@ _LATE = frozenset(b"dcf")
 
 class Relay(Pump):
     __slots__ = (
-        "_done", "_drop_left", "backlog", "concerns_databases", "draining", "fd", "held", "key", "leaving", "loop", "mode",
+        "_done", "_drop_left", "backlog", "concerns_databases", "draining", "held", "key", "leaving", "loop", "mode",
         "place", "pool", "reading", "settings", "swift", "tls", "upstream", "waiter",
     )
 
@@ -40,7 +41,6 @@ class Relay(Pump):
                  concerns_databases: Callable[[bytes], None]) -> None:
         self.mode = pool.settings.mode
         super().__init__(sock, tally, watch=self.mode is Mode.TRANSACTION)
-        self.fd = sock.fileno()
         self.loop = asyncio.get_running_loop()
         self.tls = isinstance(sock, ssl.SSLSocket)
         self.swift = hot is not None and not self.tls
@@ -100,7 +100,7 @@ class Relay(Pump):
         """Give back an upstream that was leased for the login alone."""
         upstream = self._dismount()
         if upstream is not None:
-            self.pool.give_back(upstream, statements=[])
+            self.pool.give_back(upstream)
 
     async def run(self) -> tuple[str, ProxyError | None]:
         """Relay until one side ends.  Returns the reason and what the client is still to be told."""
@@ -317,7 +317,7 @@ class Relay(Pump):
             self.tally.wait_time.observe(0.0)
         self.place = None
         if self._done.done() or (self.waiter is not None and self.waiter.done()):
-            self.pool.give_back(upstream, statements=[])
+            self.pool.give_back(upstream)
             return
         self._board(upstream)
         if self.waiter is not None:
@@ -335,6 +335,7 @@ class Relay(Pump):
     def _mount(self, upstream: Upstream) -> None:  # hot
         self.upstream = upstream
         self.up = upstream.sock
+        self.up_fd = upstream.fd
         if hot is not None:
             self.swift = not self.tls and not upstream.tls
         if self.backlog is not None:
@@ -345,6 +346,7 @@ class Relay(Pump):
     def _dismount(self) -> Upstream | None:  # hot
         upstream = self.upstream
         self.upstream = self.up = None
+        self.up_fd = -1
         if hot is not None:
             self.swift = not self.tls
         return upstream
@@ -377,12 +379,12 @@ class Relay(Pump):
         assert upstream is not None
         if self.reported is not None:
             self._note_settings(upstream)
-        statements: list[str] = []
+        self.used = False
         if self.dirty:
             self.dirty = False
-            statements = self.pool.reset()
-        self.used = False
-        self.pool.give_back(upstream, statements=statements)
+            self.pool.give_back(upstream, statements=self.pool.reset())
+        else:
+            self.pool.give_back(upstream)
 
     def _note_settings(self, upstream: Upstream) -> None:
         """What the server reported while we rode is what this client must find again."""

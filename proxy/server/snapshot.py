@@ -1,6 +1,6 @@
 """A snapshot: everything the outside may see, as plain JSON, copied in one go when asked.
 
-    build         version, python, embedded
+    build         version, python, hot_path
     config        fingerprint, loaded_at (epoch), reload_ok
     process       started_at (epoch), ready, draining, clients, max_clients, embedded (null without one)
     series        one object per Tally: plugin, server, user, counters, histograms as {counts, total}
@@ -19,6 +19,7 @@ import platform
 from typing import TYPE_CHECKING, Any
 
 from proxy import __version__
+from proxy.hot import PATH
 from proxy.pool.pool import Pool
 from proxy.pool.tally import Histogram, Tally
 
@@ -51,7 +52,7 @@ def of_pool(pool: Pool) -> dict[str, Any]:
 
 def snapshot(worker: Worker) -> Snapshot:
     return {
-        "build": {"version": __version__, "python": platform.python_version()},
+        "build": {"version": __version__, "python": platform.python_version(), "hot_path": PATH},
         "config": {"fingerprint": worker.configuration.fingerprint, "loaded_at": worker.loaded_at, "reload_ok": worker.reload_ok},
         "process": {"started_at": worker.started_at, "ready": worker.ready, "draining": worker.draining,
                     "clients": len(worker.clients), "max_clients": worker.settings.max_clients,

@@ -10,6 +10,8 @@ where that copy ends.
 
 Both functions take bytes `buf[:n]`, remember a split header, and return flags.  What needs thought is a flag for
 the relay; nothing here knows pools or sockets.
+
+PureLink is the specification.  Where the compiled twin of its two walks is there (proxy/_hot.c), Link is that one.
 """
 
 from __future__ import annotations
@@ -17,11 +19,12 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING
 
 from proxy.errors import ClientFault, UpstreamFault
+from proxy.hot import hot
 from proxy.pool.tally import BOUNDS, Tally
-from proxy.session.pins import suspicion
+from proxy.session.pins import WORDS, suspicion
 from proxy.wire import messages
 from proxy.wire.frames import header, skip
 
@@ -31,7 +34,6 @@ TERMINATE = 2       # the client said goodbye; `cut` is where
 THINK = 4           # a statement that concerns databases: `statement` holds it
 BEGAN = 8           # at least one whole message has passed
 
-hot: Any = None
 I, T, E = b"ITE"  # noqa: E741 - the manual's own letters
 _SHORT = 600        # below this a chunk holds too few rows for `skip` to pay
 
@@ -44,12 +46,66 @@ for _tag, _kind in {b"Q": REQUEST, b"S": REQUEST, b"F": REQUEST, b"P": PARSE, b"
 for _byte in b"BDECH":
     KIND[_byte] = OPEN
 
+CONCERNS_DATABASES = b"database"
 COPY_MARKS = frozenset(b"cf")
 DIRTYING = (bytearray(b"SET\0"), bytearray(b"RESE"))   # how the tags of SET and RESET begin
 Q, S, DATA_ROW, COPY_DATA, READY, ERROR, COPY_IN, STATUS, COMPLETE = b"QSDdZEGSC"
 
 
-class Link:
+class Rules:
+    """What is rare and needs Python, for either Link."""
+
+    if not TYPE_CHECKING:
+        __slots__ = ()
+    else:
+        tally: Tally
+        watch: bool
+        dirty: bool
+        fatal: bool
+        copying: bool
+        pinned: str | None
+        statement: bytes | None
+        reported: list[tuple[str, str]] | None
+
+    def _text(self, buf: bytearray, start: int, end: int, n: int) -> int:
+        """Look at a statement's text: does it concern databases, or outlive its transaction?"""
+        if end > n:
+            # Its rest has not come yet.  Assume the worst of what cannot be seen: a reset costs one round trip.
+            self.dirty = True
+            text = bytes(buf[start:n]).lower()
+        else:
+            text = bytes(buf[start:end]).lower()
+        if self.watch and (reason := suspicion(text)) is not None:
+            if reason:
+                self.pin(reason)
+            else:
+                self.dirty = True
+        if CONCERNS_DATABASES in text and len(text) < 65_536:
+            self.statement = bytes(buf[start:min(end, n)])
+            return THINK
+        return 0
+
+    def pin(self, reason: str) -> None:
+        if not self.pinned:
+            self.pinned = reason
+            self.tally.pins[reason] += 1
+
+    def _error(self, body: bytes) -> None:
+        at = body.find(b"\0C")
+        state = body[at + 2:at + 4].decode("ascii", "replace") if at >= 0 else "XX"
+        self.tally.errors[state if state.isalnum() and len(state) == 2 else "XX"] += 1
+        if body.startswith((b"SFATAL\0", b"SPANIC\0")) or b"\0VFATAL\0" in body or b"\0VPANIC\0" in body:
+            self.fatal = True
+        # PG manual, "Extended Query": after an ErrorResponse the server discards until Sync; a copy is over.
+        self.copying = False
+
+    def _reported(self, body: bytes) -> None:
+        if self.reported is None:
+            self.reported = []
+        self.reported.append(messages.parse_parameter_status(body))
+
+
+class PureLink(Rules):
     __slots__ = (
         "c_left", "c_part", "copying", "cut", "dirty", "fatal", "open", "owed", "pinned", "reported", "since",
         "statement", "status", "tally", "transaction_since", "u_left", "u_part", "used", "watch",
@@ -157,29 +213,6 @@ class Link:
             self.cut = 0
         return flags
 
-    def _text(self, buf: bytearray, start: int, end: int, n: int) -> int:
-        """Look at a statement's text: does it concern databases, or outlive its transaction?"""
-        if end > n:
-            # Its rest has not come yet.  Assume the worst of what cannot be seen: a reset costs one round trip.
-            self.dirty = True
-            text = bytes(buf[start:n]).lower()
-        else:
-            text = bytes(buf[start:end]).lower()
-        if self.watch and (reason := suspicion(text)) is not None:
-            if reason:
-                self.pin(reason)
-            else:
-                self.dirty = True
-        if b"database" in text and len(text) < 65_536:
-            self.statement = bytes(buf[start:min(end, n)])
-            return THINK
-        return 0
-
-    def pin(self, reason: str) -> None:
-        if not self.pinned:
-            self.pinned = reason
-            self.tally.pins[reason] += 1
-
     def from_upstream(self, buf: bytearray, n: int) -> int:  # hot
         """Account for `buf[:n]` on its way to the client."""
         self.tally.from_upstream += n
@@ -255,20 +288,6 @@ class Link:
                 return IDLE
         return 0
 
-    def _error(self, body: bytes) -> None:
-        at = body.find(b"\0C")
-        state = body[at + 2:at + 4].decode("ascii", "replace") if at >= 0 else "XX"
-        self.tally.errors[state if state.isalnum() and len(state) == 2 else "XX"] += 1
-        if body.startswith((b"SFATAL\0", b"SPANIC\0")) or b"\0VFATAL\0" in body or b"\0VPANIC\0" in body:
-            self.fatal = True
-        # PG manual, "Extended Query": after an ErrorResponse the server discards until Sync; a copy is over.
-        self.copying = False
-
-    def _reported(self, body: bytes) -> None:
-        if self.reported is None:
-            self.reported = []
-        self.reported.append(messages.parse_parameter_status(body))
-
     def _copy_in(self) -> None:
         """Strike off the Syncs that this COPY eats: those between its own request and the mark of its end."""
         kept: deque[int] = deque()
@@ -285,3 +304,13 @@ class Link:
             self.copying = True
         kept.extend(owed)
         self.owed = kept
+
+
+if TYPE_CHECKING or hot is None:
+    Link = PureLink
+else:
+    hot.set_faults(ClientFault, UpstreamFault)
+    hot.set_words(WORDS, (CONCERNS_DATABASES,))
+
+    class Link(Rules, hot.Link):
+        __slots__ = ()

@@ -16,6 +16,7 @@ _PINS = (
     (b" hold", "cursor with hold"),
 )
 _DIRT = (b"set_config", b"load ", b"session", b"discard")
+WORDS = (*(word for word, _ in _PINS), *_DIRT)
 
 
 def suspicion(text: bytes) -> str | None:

@@ -1,0 +1,195 @@
+"""The compiled twin does what the Python text says: the same streams, cut the same way, give the same answers."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.errors import ProxyError
+from proxy.hot import hot
+from proxy.pool.tally import BOUNDS, PureHistogram, PureTally, Tally
+from proxy.relay.pump import AWAY, BROKEN, CLOSED, LOST, SETTLE, SHORT, Pump
+from proxy.session.link import IDLE, TERMINATE, THINK, Link, PureLink
+from proxy.wire.messages import fields, message, parameter_status, query, ready_for_query
+
+needs_twin = pytest.mark.skipif(hot is None, reason="the compiled twin was not built (no C compiler), or SWITCHBOARD_PURE is set")
+
+
+def parse(text: bytes, name: bytes = b"") -> bytes:
+    return message(b"P", name + b"\0" + text + b"\0\0\0")
+
+
+TEXTS = st.sampled_from([b"select 1", b"SeLeCt PG_ADVISORY_lock(1)", b"listen x", b"LISTEN x", b"set session y",
+                         b"create temp table t()", b"DISCARD all", b"drop DataBase x", b"x" * 5000,
+                         b"prepar", b"databas", b" hold", b"load 'x'", b"\xff\xfe", b""])
+REQUESTS = st.one_of(
+    TEXTS.map(lambda text: message(b"Q", text + b"\0")), TEXTS.map(parse), TEXTS.map(lambda text: parse(text, b"s1")),
+    st.sampled_from([message(b"S"), message(b"H"), message(b"X"), message(b"c"), message(b"f", b"no\0"), message(b"B", b"\0" * 8),
+                     message(b"E", b"\0" * 5), message(b"F", b"\0" * 10), message(b"d", b"x" * 300), message(b"d", b"y" * 70_000)]),
+    st.binary(max_size=12))
+ANSWERS = st.one_of(st.sampled_from([
+    message(b"D", b"\0\1\0\0\0\2hi") * 40, message(b"D", b"y" * 900), ready_for_query(), ready_for_query(b"T"), ready_for_query(b"E"),
+    message(b"C", b"SET\0"), message(b"C", b"RESET\0"), message(b"C", b"S"), message(b"C"), parameter_status("TimeZone", "UTC"),
+    fields(b"E", {"S": "ERROR", "C": "23505"}), fields(b"E", {"S": "FATAL", "C": "57P01"}), fields(b"E", {"M": "m" * 6000}),
+    message(b"G", b"\0\0\0"), message(b"1"), message(b"d", b"z" * 100) * 30, message(b"v", b"w" * 70_000)]), st.binary(max_size=12))
+STEPS = st.lists(st.one_of(st.tuples(st.just("from_client"), REQUESTS), st.tuples(st.just("from_upstream"), ANSWERS)), max_size=14)
+
+
+def state(link: Any) -> tuple[object, ...]:
+    tally = link.tally
+    return (list(link.owed), link.status, link.open, link.copying, link.dirty, link.used, link.fatal, link.pinned, link.reported,
+            link.statement, link.c_left, link.u_left, link.c_part, link.u_part, link.partial, link.settled, tally.queries,
+            tally.transactions, tally.from_client, tally.from_upstream, dict(tally.errors), dict(tally.pins),
+            sum(tally.query_time.counts), sum(tally.transaction_time.counts))
+
+
+def fed(link: Any, direction: str, data: bytes) -> object:
+    try:
+        flags = getattr(link, direction)(bytearray(data), len(data))
+    except ProxyError as fault:
+        return type(fault), str(fault)
+    return flags, link.cut if flags & TERMINATE else 0
+
+
+@needs_twin
+@pytest.mark.parametrize("watch", [True, False])
+@given(steps=STEPS, data=st.data())
+def test_the_walks_agree(watch: bool, steps: list[tuple[str, bytes]], data: st.DataObject) -> None:
+    pure, twin = PureLink(PureTally("p", "s", "u"), watch=watch), Link(Tally("p", "s", "u"), watch=watch)
+    for direction, stream in steps:
+        at = 0
+        while at < len(stream):
+            size = data.draw(st.one_of(st.integers(1, 9), st.integers(1, 100_000)))
+            piece = stream[at:at + size]
+            at += size
+            answer = fed(pure, direction, piece)
+            assert fed(twin, direction, piece) == answer
+            if isinstance(answer, tuple) and isinstance(answer[0], type):
+                return                        # a fault ends the session
+            assert state(twin) == state(pure)
+
+
+@needs_twin
+def test_a_long_pipeline_is_remembered() -> None:
+    twin = Link(Tally("p", "s", "u"), watch=True)
+    for _ in range(3):
+        fed(twin, "from_client", query("select 1") * 5000)
+        assert len(twin.owed) == 5000
+        fed(twin, "from_upstream", ready_for_query() * 4999)
+        assert len(twin.owed) == 1
+        assert fed(twin, "from_upstream", ready_for_query()) == (IDLE, 0)
+
+
+@needs_twin
+@given(st.lists(st.floats(0, 1000) | st.sampled_from(BOUNDS)))
+def test_histograms_agree(values: list[float]) -> None:
+    pure, twin = PureHistogram(), hot.Histogram()
+    for value in values:
+        pure.observe(value)
+        twin.observe(value)
+    assert (twin.counts, twin.total) == (pure.counts, pure.total)
+
+
+class Ends:
+    """A pump between two socket pairs."""
+
+    def __init__(self, which: str) -> None:
+        self.client, near = socket.socketpair()
+        self.server, far = socket.socketpair()
+        self.all = [self.client, near, self.server, far]
+        for each in self.all:
+            each.setblocking(False)
+        self.pump = Pump(near, Tally("p", "s", "u"), watch=True)
+        self.far = far
+        self.which = which
+        self.ride()
+
+    def ride(self) -> None:
+        self.pump.up, self.pump.up_fd = self.far, self.far.fileno()
+
+    def from_client(self) -> int:
+        return int(getattr(self.pump, f"{self.which}_client")())
+
+    def from_upstream(self) -> int:
+        return int(getattr(self.pump, f"{self.which}_upstream")())
+
+    def close(self) -> None:
+        for each in self.all:
+            each.close()
+
+
+@pytest.fixture(params=["pump", "swift"])
+def ends(request: pytest.FixtureRequest) -> Any:
+    made = Ends(request.param)
+    yield made
+    made.close()
+
+
+def test_an_event_moves_bytes(ends: Ends) -> None:
+    assert ends.from_client() == 0            # nothing there
+    ends.client.send(query("select 1"))
+    assert ends.from_client() == 0
+    assert ends.server.recv(100) == query("select 1")
+    ends.server.send(ready_for_query())
+    assert ends.from_upstream() == IDLE
+    assert ends.client.recv(100) == ready_for_query()
+    assert ends.from_upstream() == 0
+
+
+def test_outcomes(ends: Ends) -> None:
+    ends.client.send(query("drop database x"))
+    assert ends.from_client() & THINK
+    with pytest.raises(BlockingIOError):
+        ends.server.recv(1)                   # not sent yet: the relay looks first
+    ends.client.send(message(b"d", b"late"))
+    assert ends.pump.push_client(ends.pump.got) == 0
+    ends.server.send(ready_for_query())
+    ends.from_upstream()
+    assert ends.from_client() == SETTLE
+    ends.client.send(message(b"X"))
+    assert ends.from_client() == TERMINATE
+    ends.pump.up, ends.pump.up_fd = None, -1
+    ends.client.send(query("select 2"))
+    assert ends.from_client() == AWAY
+    assert ends.pump.got == len(query("select 2"))
+    ends.ride()
+    ends.server.recv(1000)
+    ends.server.close()
+    assert ends.from_upstream() == CLOSED
+    ends.client.send(query("select 3"))
+    assert ends.from_client() == BROKEN
+    ends.client.recv(1000)
+    ends.client.close()
+    assert ends.from_client() == CLOSED
+
+
+def test_a_reset_is_a_loss(ends: Ends) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    client = socket.create_connection(listener.getsockname())
+    near, _ = listener.accept()
+    near.setblocking(False)
+    ends.pump.sock, ends.pump.fd = near, near.fileno()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    client.close()
+    assert ends.from_client() == LOST
+    for each in (near, listener):
+        each.close()
+
+
+def test_a_short_send_tells_how_much(ends: Ends) -> None:
+    row = message(b"D", b"z" * 60_000)
+    outcome = 0
+    sent = 0
+    while not outcome & SHORT:
+        ends.server.send(row)
+        outcome = ends.from_upstream()
+        sent += ends.pump.sent if outcome & SHORT else ends.pump.got
+    assert 0 <= ends.pump.sent < ends.pump.got
+    received = 0
+    while received < sent:
+        received += len(ends.client.recv(1 << 20))
+    assert received == sent
