@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 
 from proxy import __version__
-from proxy.hot import PATH
 from proxy.errors import ConfigProblems, ProxyError
+from proxy.hot import PATH
 
 EXAMPLES = """\
 examples:
