@@ -27,7 +27,7 @@ async def drive(dialogue: Dialogue[T], stream: Stream, *, context: ssl.SSLContex
                 case Ask.MESSAGE:
                     answer = await stream.read_message()
                 case Ask.STARTUP:
-                    answer = await _startup(stream, context if server_side else None)
+                    answer = await _startup(stream)
                 case Ask.BYTE:
                     answer = await stream.read_exactly(1)
                 case Ask.TLS:
@@ -39,14 +39,18 @@ async def drive(dialogue: Dialogue[T], stream: Stream, *, context: ssl.SSLContex
         dialogue.close()
 
 
-async def _startup(stream: Stream, context: ssl.SSLContext | None) -> startup.Packet:
-    head = await stream.read_exactly(1)
-    if head == b"\x16":
-        # A TLS ClientHello (direct TLS) has been begun; the byte is gone, so it cannot be served from here.
+async def _startup(stream: Stream) -> startup.Packet:
+    head = b"" if stream.encrypted else await stream.peek(startup.MAX_STARTUP)
+    if head[:1] == b"\x16":
+        # A TLS ClientHello: direct TLS.
         raise ClientFault("direct TLS is not supported", hint="Connect with sslnegotiation=postgres.")
-    head += await stream.read_exactly(3)
-    size = startup.length_of(head)
-    packet = startup.parse(head + await stream.read_exactly(size - 4))
-    if isinstance(packet, (startup.SSLRequest, startup.GSSENCRequest)):
+    if len(head) >= 4 and len(head) >= startup.length_of(head):
+        # The usual case: it came in one piece, and this takes it without another look.
+        data = await stream.recv(startup.length_of(head))
+    else:
+        data = await stream.read_exactly(4)
+        data += await stream.read_exactly(startup.length_of(data) - 4)
+    packet = startup.parse(data)
+    if isinstance(packet, (startup.SSLRequest, startup.GSSENCRequest)) and not stream.encrypted:
         stream.expect_silence("SSL" if isinstance(packet, startup.SSLRequest) else "GSSAPI encryption")
     return packet

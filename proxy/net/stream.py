@@ -3,6 +3,9 @@
 Nothing is ever read past what was asked for.  So there is no buffer to hand over when TLS starts or when the relay
 takes the socket, and plaintext slipped in behind an SSLRequest is still in the kernel, where we look for it
 (CVE-2021-3935).  Under TLS the socket is a non-blocking SSLSocket.
+
+The loop is told of the socket when it must be waited for, once: adding and removing a reader costs six system calls,
+and a login seldom has to wait.
 """
 
 from __future__ import annotations
@@ -10,11 +13,14 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from proxy.errors import ClientFault, ProxyError, UpstreamFault
 
 MAX_MESSAGE = 65_536        # tokens and Kerberos tickets in password messages: PostgreSQL's PG_MAX_AUTH_TOKEN_LENGTH
 MAX_GATEWAY_MESSAGE = 1 << 20
+T = TypeVar("T")
 
 
 class Stream:
@@ -23,33 +29,74 @@ class Stream:
         self.fault = fault
         self.loop = asyncio.get_running_loop()
         self.limit = MAX_MESSAGE
+        self._awaited: Callable[[], object] | None = None      # what the next event is for
+        self._watched = False
 
-    async def _ready(self, *, write: bool) -> None:
+    @property
+    def encrypted(self) -> bool:
+        return isinstance(self.sock, ssl.SSLSocket)
+
+    async def readable(self) -> None:
+        """Wait until there is something to read, or the end."""
+        future: asyncio.Future[None] = self.loop.create_future()
+        self._watch(lambda: _wake(future))
+        try:
+            await future
+        finally:
+            self._awaited = None
+
+    def _watch(self, awaited: Callable[[], object]) -> None:
+        self._awaited = awaited
+        if not self._watched:
+            fd = self.sock.fileno()
+            if fd < 0:
+                raise self.fault("connection closed")
+            self.loop.add_reader(fd, self._on_readable)
+            self._watched = True
+
+    def _on_readable(self) -> None:
+        if self._awaited is None:
+            self.unwatch()                    # what nobody reads yet would raise its event again and again
+        else:
+            self._awaited()
+
+    def unwatch(self) -> None:
+        """The loop forgets the socket: before it is closed, or given to somebody who may close it."""
+        if self._watched:
+            self._watched = False
+            self.loop.remove_reader(self.sock.fileno())
+
+    async def _writable(self) -> None:
         future: asyncio.Future[None] = self.loop.create_future()
         fd = self.sock.fileno()
         if fd < 0:
             raise self.fault("connection closed")
-        add, remove = ((self.loop.add_writer, self.loop.remove_writer) if write
-                       else (self.loop.add_reader, self.loop.remove_reader))
-
-        def ready() -> None:
-            if not future.done():
-                future.set_result(None)
-
-        add(fd, ready)
+        self.loop.add_writer(fd, _wake, future)
         try:
             await future
         finally:
-            remove(fd)
+            self.loop.remove_writer(fd)
 
     async def recv(self, size: int) -> bytes:
         while True:
             try:
                 return self.sock.recv(size)
             except (BlockingIOError, ssl.SSLWantReadError):
-                await self._ready(write=False)
+                await self.readable()
             except ssl.SSLWantWriteError:
-                await self._ready(write=True)
+                await self._writable()
+
+    async def peek(self, size: int) -> bytes:
+        """What is there, at least one byte and at most `size`, and it stays there.  Not under TLS.  EOFError at the end."""
+        while True:
+            try:
+                data = self.sock.recv(size, socket.MSG_PEEK)
+            except BlockingIOError:
+                await self.readable()
+                continue
+            if not data:
+                raise EOFError
+            return data
 
     async def read_exactly(self, size: int) -> bytes:
         """Raises EOFError at a clean end, `fault` in the middle."""
@@ -77,9 +124,42 @@ class Stream:
             try:
                 view = view[self.sock.send(view):]
             except (BlockingIOError, ssl.SSLWantWriteError):
-                await self._ready(write=True)
+                await self._writable()
             except ssl.SSLWantReadError:
-                await self._ready(write=False)
+                await self.readable()
+
+    async def while_connected(self, work: Coroutine[Any, Any, T]) -> T:
+        """`work`'s result; EOFError if the peer goes away first.  Nothing is read."""
+        task = asyncio.current_task()
+        assert task is not None
+        lost = False
+
+        def look() -> None:
+            nonlocal lost
+            self.unwatch()                    # bytes mean that it is there: they are for later
+            if self._ended():
+                lost = True
+                task.cancel()
+
+        self._watch(look)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if lost and task.uncancel() <= 0:
+                raise EOFError from None
+            raise
+        finally:
+            self._awaited = None
+
+    def _ended(self) -> bool:
+        if self.encrypted:
+            return False                      # only the peer's bytes could tell, and they are not ours to read now
+        try:
+            return not self.sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     def buffered(self) -> bool:
         """Has the peer already sent what we have not read?"""
@@ -107,15 +187,21 @@ class Stream:
                 secure.do_handshake()
                 return
             except ssl.SSLWantReadError:
-                await self._ready(write=False)
+                await self.readable()
             except ssl.SSLWantWriteError:
-                await self._ready(write=True)
+                await self._writable()
             except (ssl.SSLError, OSError) as error:
                 reason = getattr(error, "verify_message", None) or getattr(error, "reason", None) or str(error)
                 raise self.fault(f"TLS handshake failed: {reason}") from None
 
     def close(self) -> None:
+        self.unwatch()
         self.sock.close()
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 async def dial(host: str, port: int) -> socket.socket:

@@ -244,6 +244,7 @@ async def connect(server: Server, credential: Credential, parameters: Mapping[st
                 encrypted = await drive(secure(server.tls.mode), stream, context=upstream_context(server.tls),
                                         server_side=False, server_name=name)
             welcome = await drive(login(credential, parameters, encrypted=encrypted), stream, server_side=False)
+            stream.unwatch()
             return stream.sock, welcome
     except TimeoutError:
         fault: Exception = UpstreamFault(f'connection to server at "{server.host}", port {server.port} failed: timeout')
@@ -273,14 +274,17 @@ async def take_role(sock: socket.socket, role: str) -> None:
     stream = Stream(sock, fault=UpstreamFault)
     await stream.write(messages.query(set_role(role)))
     refused: UpstreamRefused | None = None
-    while True:
-        tag, body = await stream.read_message()
-        if tag == 0x45:
-            refused = UpstreamRefused(messages.parse_fields(body))
-        elif tag == 0x5A:
-            if refused is not None:
-                raise refused
-            return
+    try:
+        while True:
+            tag, body = await stream.read_message()
+            if tag == 0x45:
+                refused = UpstreamRefused(messages.parse_fields(body))
+            elif tag == 0x5A:
+                break
+    finally:
+        stream.unwatch()
+    if refused is not None:
+        raise refused
 
 
 def set_role(role: str) -> str:

@@ -73,28 +73,44 @@ class Relay(Pump):
             if not future.done() or future.cancelled():
                 self._withdraw()
 
-    async def settle(self, wants: Mapping[str, str]) -> dict[str, str]:
-        """Transaction mode: find out what settings this client is to find each time.  Returns what it is told.
+    def lease_now(self) -> Upstream | None:
+        """An upstream without waiting for it, when an idle one fits."""
+        upstream = self.pool.take(self)
+        if upstream is not None:
+            self.tally.wait_time.observe(0.0)
+            self._board(upstream)
+        return upstream
 
-        `wants` are tracked settings of its startup packet, in its own spelling; the server's canonical spelling is
-        learnt once for each wish and kept.
+    def remembered(self, wants: Mapping[str, str]) -> dict[str, str] | None:
+        """Transaction mode: what an earlier client with the same wishes was told; None for the first one.
+
+        `wants` are tracked settings of the startup packet, in the client's own spelling; the server's canonical
+        spelling is learnt once for each wish and kept.
         """
-        pool, key = self.pool, self.key
-        if key not in pool.baselines:
-            await self.lease()
-            self.unboard()
-        base = pool.baselines[key]
-        wanted = intern(tuple(wants.get(name, old) for name, old in zip(TRACKED, base, strict=True)))
-        known = pool.welcomes.get((key, wanted))
+        base = self.pool.baselines.get(self.key)
+        if base is None:
+            return None
+        self.settings = intern(tuple(map(wants.get, TRACKED, base)))
+        known = self.pool.welcomes.get((self.key, self.settings))
         if known is None:
-            self.settings = wanted
-            upstream = await self.lease()
-            known = (dict(upstream.parameters), upstream.settings)
-            if len(pool.welcomes) < 1000:
-                pool.welcomes[key, wanted] = known
-            self.unboard()
+            return None
         self.settings = known[1]
         return known[0]
+
+    async def settle(self, wants: Mapping[str, str]) -> dict[str, str]:
+        """Transaction mode: find out what settings this client is to find each time.  Returns what it is told."""
+        if self.key not in self.pool.baselines:
+            await self.lease()
+            self.unboard()
+        told = self.remembered(wants)
+        if told is None:
+            wanted = self.settings
+            upstream = await self.lease()
+            told, self.settings = dict(upstream.parameters), upstream.settings
+            if len(self.pool.welcomes) < 1000:
+                self.pool.welcomes[self.key, wanted] = told, self.settings
+            self.unboard()
+        return told
 
     def unboard(self) -> None:
         """Give back an upstream that was leased for the login alone."""

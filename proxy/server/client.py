@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import socket
-import ssl
-from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from proxy.config.settings import Method, Mode
 from proxy.config.target import Target
 from proxy.errors import Forbidden, LoginTimeout, NotSupported, ProxyError, SharedDatabase, TooManyConnections
 from proxy.net.drive import drive
 from proxy.net.stream import MAX_GATEWAY_MESSAGE, Stream
-from proxy.net.tasks import keep
 from proxy.pool.tally import Tally
 from proxy.pool.upstream import TRACKED
 from proxy.relay.relay import Relay
@@ -27,7 +25,6 @@ from proxy.wire.startup import CancelRequest, Startup
 if TYPE_CHECKING:
     from proxy.server.worker import Worker
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
 MAINTENANCE = frozenset({"postgres", "template1"})
 NOT_FORWARDED = frozenset({"user", "database", "replication"})
@@ -55,21 +52,20 @@ class Client:
 
 async def serve(worker: Worker, sock: socket.socket, client: Client) -> None:
     """Greet, prove, route, lease, relay; one way out."""
-    stream = Stream(sock)
+    stream, task, login = Stream(sock), worker.tasks[client], worker.logins
+    login.begin(task)
     try:
-        async with asyncio.timeout(worker.settings.auth.login_timeout or None):
-            hello = await _greet(worker, stream, client)
-            if isinstance(hello, CancelRequest):
-                await worker.cancel(hello)
-                return
-            await _authenticate(worker, stream, client, hello)
-            target = _route(worker, client, hello)
+        hello = await _greet(worker, stream, client)
+        if isinstance(hello, CancelRequest):
+            await worker.cancel(hello)
+            return
+        await _authenticate(worker, stream, client, hello)
+        target = _route(worker, client, hello)
+        login.end(task)
         if target is None:
             await _maintain(worker, stream, client, hello)
         else:
             await _ride(worker, stream, client, hello, target)
-    except TimeoutError:
-        await _refuse(worker, stream, client, LoginTimeout("canceling authentication due to timeout"))
     except ProxyError as fault:
         await _refuse(worker, stream, client, fault)
     except EOFError:
@@ -77,12 +73,15 @@ async def serve(worker: Worker, sock: socket.socket, client: Client) -> None:
     except OSError:
         client.reason = client.reason or "client connection lost"
     except asyncio.CancelledError:
-        client.reason = client.reason or "shutting down"
-        raise
+        if not login.passed(task):
+            client.reason = client.reason or "shutting down"
+            raise
+        await _refuse(worker, stream, client, LoginTimeout("canceling authentication due to timeout"))
     except Exception:
         log.exception("internal error while serving %s", client)
         await _refuse(worker, stream, client, ProxyError("internal error"))
     finally:
+        login.end(task)
         stream.close()
         worker.parted(client)
 
@@ -96,7 +95,7 @@ async def _greet(worker: Worker, stream: Stream, client: Client) -> Startup | Ca
     hello = await drive(greet(tls_offered=offered, tls_required=required), stream, context=worker.tls, server_side=True)
     if isinstance(hello, CancelRequest):
         return hello
-    client.tls = client_speaks_tls(stream)
+    client.tls = stream.encrypted
     client.user, client.database = hello.user, hello.database
     if client.reason:
         raise TooManyConnections("sorry, too many clients already", hint="Raise switchboard.max_clients.")
@@ -123,7 +122,8 @@ async def _authenticate(worker: Worker, stream: Stream, client: Client, hello: S
     elif method is Method.TRUST:
         method = Method.SCRAM                 # a stranger must not learn that trust exists
     try:
-        await drive(prove(Login(hello.user, method, stored, auth.scram_iterations)), stream, server_side=True)
+        if method is not Method.TRUST:
+            await drive(prove(Login(hello.user, method, stored, auth.scram_iterations)), stream, server_side=True)
     except ProxyError as fault:
         worker.auth_failures["unknown user" if user is None else fault.sqlstate] += 1
         raise
@@ -137,7 +137,7 @@ def _route(worker: Worker, client: Client, hello: Startup) -> Target | None:
     if hello.database in MAINTENANCE:
         return None
     try:
-        target = worker.configuration.route(hello.database, hello.parameters.get("application_name", ""))
+        target = worker.route(hello.database, hello.parameters.get("application_name", ""))
     except SharedDatabase:
         if not worker.settings.users[hello.user].maintenance:
             raise
@@ -165,17 +165,20 @@ async def _ride(worker: Worker, stream: Stream, client: Client, hello: Startup, 
     key = None
     try:
         if session:
-            upstream = await _while_connected(stream, relay.lease())
+            upstream = relay.lease_now()
+            if upstream is None:
+                upstream = await stream.while_connected(relay.lease())
             parameters = upstream.parameters
             key = worker.keys.for_upstream(relay, upstream)
         else:
-            parameters = await _while_connected(stream, relay.settle(wants))
+            told = relay.remembered(wants)
+            parameters = await stream.while_connected(relay.settle(wants)) if told is None else told
             key = worker.keys.invent(relay)
         client.relay, client.tally = relay, relay.tally
         relay.since = 0.0
         relay.tally.clients += 1
         relay.tally.connections += 1
-        if worker.settings.log.connections:
+        if worker.settings.log.connections and log.isEnabledFor(logging.INFO):
             log.info("client let in", extra={"fields": worker.line(client)})
         await stream.write(welcome(parameters, key))
         reason, fault = await relay.run()
@@ -189,44 +192,15 @@ async def _ride(worker: Worker, stream: Stream, client: Client, hello: Startup, 
         relay.part()
 
 
-async def _while_connected(stream: Stream, work: Coroutine[Any, Any, T]) -> T:
-    """Wait for a lease, but not longer than the client is there: a waiter that has left would take a turn."""
-    task = keep(work, name="lease")
-    gone = asyncio.get_running_loop().create_future()
-    fd = stream.sock.fileno()
-
-    def look() -> None:
-        # A client says nothing before its welcome: readable means gone, or a goodbye.
-        try:
-            left = not stream.sock.recv(1, socket.MSG_PEEK) if not client_speaks_tls(stream) else False
-        except OSError:
-            left = True
-        asyncio.get_running_loop().remove_reader(fd)
-        if left and not gone.done():
-            gone.set_result(None)
-
-    asyncio.get_running_loop().add_reader(fd, look)
-    try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()  # type: ignore[no-any-return]
-        raise EOFError
-    finally:
-        asyncio.get_running_loop().remove_reader(fd)
-        gone.cancel()
-        if not task.done():
-            task.cancel()
-
-
-def client_speaks_tls(stream: Stream) -> bool:
-    return isinstance(stream.sock, ssl.SSLSocket)
-
-
 def welcome(parameters: dict[str, str], key: tuple[int, bytes]) -> bytes:
     """AuthenticationOk to ReadyForQuery, in one write."""
-    return b"".join((messages.authentication(messages.AUTH_OK),
-                     *(messages.parameter_status(name, value) for name, value in parameters.items()),
-                     messages.backend_key_data(*key), messages.ready_for_query()))
+    return _statuses(tuple(parameters.items())) + messages.backend_key_data(*key) + messages.ready_for_query()
+
+
+@functools.lru_cache(maxsize=1024)
+def _statuses(parameters: tuple[tuple[str, str], ...]) -> bytes:
+    """Nearly every client of a plugin is told the same."""
+    return messages.authentication(messages.AUTH_OK) + b"".join(messages.parameter_status(*each) for each in parameters)
 
 
 async def _last_words(stream: Stream, data: bytes) -> None:
