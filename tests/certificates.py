@@ -13,7 +13,8 @@ from cryptography.x509.oid import NameOID
 
 
 def make(folder: Path) -> tuple[Path, Path]:
-    """Returns (ca.pem, server.pem); the latter holds certificate and key."""
+    """Returns (ca.pem, server.pem); the latter holds certificate and key.  Beside them: client.crt and client.key, for a
+    PostgreSQL user named `cert`."""
     now = datetime.datetime.now(datetime.UTC)
 
     def name(text: str) -> x509.Name:
@@ -33,4 +34,10 @@ def make(folder: Path) -> tuple[Path, Path]:
     (folder / "ca.pem").write_bytes(root.public_bytes(pem))
     (folder / "server.pem").write_bytes(leaf.public_bytes(pem) + key)
     (folder / "server.pem").chmod(0o600)
+    client = ec.generate_private_key(ec.SECP256R1())
+    known = build("cert", client.public_key(), ca=False).sign(authority, hashes.SHA256())
+    (folder / "client.crt").write_bytes(known.public_bytes(pem))
+    (folder / "client.key").write_bytes(
+        client.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+    (folder / "client.key").chmod(0o600)
     return folder / "ca.pem", folder / "server.pem"

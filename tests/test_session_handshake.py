@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from proxy.auth.password import md5_answer, md5_hash
-from proxy.auth.scram import ScramClient, make_verifier
+from proxy.auth.scram import make_verifier
+from proxy.auth.scram_client import ScramClient
 from proxy.config.settings import Method
+from proxy.config.target import Secret
 from proxy.errors import AuthenticationFailed, ClientFault
 from proxy.session.effects import Ask, Send
 from proxy.session.handshake import Login, greet, prove
@@ -60,7 +62,7 @@ def _password(body: bytes) -> tuple[int, bytes]:
 
 
 def scram(login: Login, password: str) -> None:
-    dialogue, client = prove(login), ScramClient(password)
+    dialogue, client = prove(login), ScramClient(Secret(password))
     offer = next(dialogue)
     assert isinstance(offer, Send)
     assert b"SCRAM-SHA-256\0\0" in offer.data

@@ -1,4 +1,4 @@
-"""SCRAM-SHA-256 on both sides (RFC 5802, RFC 7677), by the scramp library, and the verifiers that we store.
+"""SCRAM-SHA-256 towards clients (RFC 5802, RFC 7677), and the verifiers that we store.
 
 A verifier is `SCRAM-SHA-256$<rounds>:<salt>$<StoredKey>:<ServerKey>` (PostgreSQL manual, pg_authid.rolpassword).
 Unknown users get a whole exchange with a salt that is always the same for their name, so that they look like
@@ -18,7 +18,7 @@ from typing import Any
 
 import scramp
 
-from proxy.errors import AuthenticationFailed, ClientFault, NotSupported, UpstreamFault
+from proxy.errors import AuthenticationFailed, ClientFault, NotSupported
 
 MECHANISM = "SCRAM-SHA-256"
 _MECH: Any = scramp.ScramMechanism(mechanism=MECHANISM)
@@ -70,7 +70,7 @@ class ScramServer:
     """Our side towards a client.  `first` and `final` take the client's messages and give ours.
 
     Our own arithmetic, because scramp refuses the empty user name that libpq sends (PostgreSQL ignores the name in
-    SCRAM: it has the one of the startup packet).  The library stays for the client side and for PBKDF2.
+    SCRAM: it has the one of the startup packet).  The library stays for PBKDF2.
     """
 
     def __init__(self, verifier: Verifier, *, real: bool = True) -> None:
@@ -121,27 +121,3 @@ class ScramServer:
         if not right or not self._real:
             raise AuthenticationFailed("password authentication failed")
         return b"v=" + base64.b64encode(hmac.digest(self._verifier.server_key, signed, "sha256"))
-
-
-class ScramClient:
-    """Our side towards a server."""
-
-    def __init__(self, password: str) -> None:
-        self._client: Any = scramp.ScramClient([MECHANISM], "*", password)
-
-    def first(self) -> bytes:
-        return bytes(self._client.get_client_first().encode())
-
-    def final(self, server_first: bytes) -> bytes:
-        try:
-            self._client.set_server_first(server_first.decode())
-            return bytes(self._client.get_client_final().encode())
-        except (scramp.ScramException, UnicodeDecodeError, ValueError, IndexError, KeyError):
-            raise UpstreamFault("the server sent a malformed SCRAM message") from None
-
-    def verify(self, server_final: bytes) -> None:
-        """A server that does not know the password cannot say this: the other half of the proof."""
-        try:
-            self._client.set_server_final(server_final.decode())
-        except (scramp.ScramException, UnicodeDecodeError, ValueError, IndexError, KeyError):
-            raise UpstreamFault("the server did not prove that it knows the password") from None

@@ -123,8 +123,12 @@ class Upstream(Section):
     retry_delay: Seconds = setting(
         1.0, "After a failed connect, clients are told the cached reason for this long before the next try.", unit="s")
     keepalives_idle: Seconds = setting(60.0, "Idle time before TCP keepalive probes start.", unit="s")
+    keepalives_interval: Seconds = setting(10.0, "Time between two TCP keepalive probes; 0: system default.", unit="s")
+    keepalives_count: int = setting(5, "Lost TCP keepalive probes that end a connection; 0: system default.", ge=0, le=127)
     tcp_user_timeout: Seconds = setting(0.0, "Unacknowledged data closes the connection after this; 0: system default.",
                                         unit="s")
+    cleartext_passwords: bool = setting(
+        False, "Send a password in clear to a server that asks for it so, even without TLS (a unix socket needs none).")
 
 
 class Provisioner(Section):

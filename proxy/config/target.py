@@ -66,29 +66,75 @@ class SslMode(enum.StrEnum):
     VERIFY_FULL = "verify-full"
 
 
+class Session(enum.StrEnum):
+    """libpq's target_session_attrs values."""
+
+    ANY = "any"
+    READ_WRITE = "read-write"
+    READ_ONLY = "read-only"
+    PRIMARY = "primary"
+    STANDBY = "standby"
+    PREFER_STANDBY = "prefer-standby"
+
+
+class ChannelBinding(enum.StrEnum):
+    """libpq's channel_binding values."""
+
+    DISABLE = "disable"
+    PREFER = "prefer"
+    REQUIRE = "require"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
     """How an upstream is spoken to under TLS.  PEM text (not a path) in `ca`, `cert`, `key`; None: system CAs, no
-    client certificate."""
+    client certificate.  `direct`: libpq's sslnegotiation=direct; `sni`: libpq's sslsni; `minimum` and `maximum`:
+    ssl_min_protocol_version and ssl_max_protocol_version."""
 
     mode: SslMode = SslMode.PREFER
     ca: str | None = None
     cert: str | None = None
     key: Secret | None = None
     server_name: str | None = None
+    direct: bool = False
+    sni: bool = True
+    minimum: str | None = None
+    maximum: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """How we let a server ask who we are.  `methods` is libpq's require_auth: None is any; `none` in it is a server
+    that asks for nothing.  `cleartext`: a password may go over a connection that anybody on the way can read."""
+
+    channel_binding: ChannelBinding = ChannelBinding.PREFER
+    methods: frozenset[str] | None = None
+    cleartext: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """One database server.  A `host` that starts with "/" is the folder of a unix socket."""
+    """One database server, or several of one cluster of which `session` says which will do.
+
+    `host` and `port` are the first; `others` the rest, in order.  A host that starts with "/" is the folder of a unix
+    socket.  `shuffle` is libpq's load_balance_hosts=random.
+    """
 
     host: str
     port: int = 5432
     tls: Tls = field(default_factory=Tls)
+    proof: Proof = field(default_factory=Proof)
+    others: tuple[tuple[str, int], ...] = ()
+    session: Session = Session.ANY
+    shuffle: bool = False
+
+    @property
+    def places(self) -> tuple[tuple[str, int], ...]:
+        """Every (host, port)."""
+        return ((self.host, self.port), *self.others)
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.places)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

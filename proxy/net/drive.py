@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from typing import TypeVar
 
 from proxy.errors import ClientFault
 from proxy.net.stream import Stream
-from proxy.session.effects import Ask, Dialogue, Send
+from proxy.session.effects import Ask, Dialogue, Send, Work
 from proxy.wire import startup
 
 T = TypeVar("T")
@@ -30,6 +31,8 @@ async def drive(dialogue: Dialogue[T], stream: Stream, *, context: ssl.SSLContex
                     answer = await _startup(stream)
                 case Ask.BYTE:
                     answer = await stream.read_exactly(1)
+                case Work(function):
+                    answer = await asyncio.to_thread(function)
                 case Ask.TLS:
                     assert context is not None
                     await stream.start_tls(context, server_side=server_side, server_name=server_name)

@@ -16,7 +16,7 @@ import ssl
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from proxy.errors import ClientFault, ProxyError, UpstreamFault
+from proxy.errors import ClientFault, ProxyError
 
 MAX_MESSAGE = 65_536        # tokens and Kerberos tickets in password messages: PostgreSQL's PG_MAX_AUTH_TOKEN_LENGTH
 MAX_GATEWAY_MESSAGE = 1 << 20
@@ -202,34 +202,3 @@ class Stream:
 def _wake(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-async def dial(host: str, port: int) -> socket.socket:
-    """A connected non-blocking socket; UpstreamFault with the system's reason if there is none to be had."""
-    loop = asyncio.get_running_loop()
-    try:
-        if host.startswith("/"):
-            addresses: list[tuple[int, object]] = [(socket.AF_UNIX, f"{host}/.s.PGSQL.{port}")]
-        else:
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            addresses = [(family, address) for family, _, _, _, address in found]
-    except OSError as error:
-        raise UpstreamFault(f'could not translate host name "{host}" to address: {error.strerror}') from None
-    reason: OSError | None = None
-    for family, address in addresses:
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        sock.setblocking(False)
-        try:
-            if family != socket.AF_UNIX:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await loop.sock_connect(sock, address)  # type: ignore[arg-type]
-        except OSError as error:
-            reason = error
-            sock.close()
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock
-    what = (reason.strerror or str(reason)) if reason else "no address"
-    raise UpstreamFault(f'connection to server at "{host}", port {port} failed: {what}')

@@ -1,18 +1,10 @@
-"""TLS contexts: ours towards clients, and one per upstream Tls value, with libpq's meaning of each sslmode.
-
-PostgreSQL manual, "SSL Support", table "SSL Mode Descriptions".
-"""
+"""TLS towards clients."""
 
 from __future__ import annotations
 
-import functools
-import os
 import ssl
-import tempfile
-from pathlib import Path
 
 from proxy.config.settings import ClientTls
-from proxy.config.target import SslMode, Tls
 from proxy.errors import OperatorFault
 
 
@@ -31,34 +23,6 @@ def server_context(settings: ClientTls) -> ssl.SSLContext | None:
     except (OSError, ssl.SSLError) as fault:
         raise OperatorFault(f"cannot load switchboard.tls.certificate {settings.certificate}: {fault}") from None
     return context
-
-
-@functools.lru_cache(maxsize=256)
-def upstream_context(tls: Tls) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.set_alpn_protocols(["postgresql"])
-    context.check_hostname = tls.mode is SslMode.VERIFY_FULL
-    # libpq: `require` verifies like `verify-ca` when a root certificate is given.
-    verify = tls.mode in (SslMode.VERIFY_CA, SslMode.VERIFY_FULL) or (tls.mode is SslMode.REQUIRE and tls.ca)
-    context.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
-    if tls.ca:
-        context.load_verify_locations(cadata=tls.ca)
-    elif verify:
-        context.load_default_certs()
-    if tls.cert:
-        _load_client_certificate(context, tls)
-    return context
-
-
-def _load_client_certificate(context: ssl.SSLContext, tls: Tls) -> None:
-    """The ssl module reads certificates from files only: a private one, gone at once."""
-    fd, name = tempfile.mkstemp()
-    try:
-        with os.fdopen(fd, "w") as file:
-            file.write((tls.cert or "") + "\n" + (tls.key.reveal() if tls.key else ""))
-        context.load_cert_chain(name)
-    finally:
-        Path(name).unlink()
 
 
 def not_after(path: str) -> float | None:

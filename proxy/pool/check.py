@@ -9,7 +9,8 @@ from proxy.config.settings import Settings
 from proxy.config.target import Target
 from proxy.errors import OperatorFault, ProxyError, UpstreamRefused
 from proxy.pool.provision import Provision
-from proxy.pool.upstream import connect, startup_parameters, take_role
+from proxy.pool.reach import Reach, goodbye
+from proxy.pool.upstream import startup_parameters, take_role
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,15 +50,15 @@ async def check(target: Target, settings: Settings) -> Finding:
         return Finding(ok=True, step="embedded", note="served by our own PostgreSQL when the daemon runs", **shared)
     step = "connect"
     try:
-        sock, welcome = await connect(target.server, target.credential, startup_parameters(target, frozenset()),
-                                      settings.upstream)
+        reached = await Reach().connect(target.server, target.credential, startup_parameters(target, frozenset()),
+                                        settings.upstream)
         try:
             step = "role"
             if target.role:
-                await take_role(sock, target.role)
+                await take_role(reached.sock, target.role)
         finally:
-            sock.close()
-        return Finding(ok=True, step="login", note=f"PostgreSQL {welcome.parameters.get('server_version', '?')}", **shared)
+            goodbye(reached.sock)
+        return Finding(ok=True, step="login", note=f"PostgreSQL {reached.welcome.parameters.get('server_version', '?')}", **shared)
     except ProxyError as fault:
         if fault.sqlstate == "3D000" and target.ensure_exists and settings.provisioning.enabled:
             return await _could_be_created(target, settings, fault, shared)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,9 +21,9 @@ from proxy.config.target import Credential, Server, Target
 from proxy.errors import ProxyError, QueryWaitTimeout, UpstreamFault, UpstreamRefused
 from proxy.net.tasks import keep
 from proxy.pool.plan import Census, Do, keeps_waiting, plan
+from proxy.pool.reach import Reach, Reached
 from proxy.pool.tally import Histogram
-from proxy.pool.upstream import TRACKED, Key, Settings, Upstream, connect, set_role, startup_parameters, take_role
-from proxy.session.login import Welcome
+from proxy.pool.upstream import TRACKED, Key, Settings, Upstream, set_role, startup_parameters, take_role
 
 log = logging.getLogger(__name__)
 TEMPLATES = frozenset({"template0", "template1"})
@@ -61,7 +60,7 @@ class Counters:
 
 class Pool:
     def __init__(self, target: Target, settings: PoolSettings, upstream: UpstreamSettings,
-                 ensure: Callable[[Target], Awaitable[None]], forget: Callable[[Target], None]) -> None:
+                 ensure: Callable[[Target], Awaitable[None]], forget: Callable[[Target], None], reach: Reach) -> None:
         assert target.server is not None
         assert target.credential is not None
         self.target = target
@@ -70,6 +69,7 @@ class Pool:
         self.dialling = upstream
         self.ensure = ensure
         self.forget = forget
+        self.reach = reach
         self.loop = asyncio.get_running_loop()
         self.clock = self.loop.time
         self.now = self.clock()                       # as of the last sweep: a second is exact enough for idleness
@@ -249,17 +249,17 @@ class Pool:
     async def _connect(self, key: Key) -> None:
         target = self.target
         assert target.credential is not None
-        sock = None
+        reached = None
         try:
             began = self.clock()
-            sock, welcome = await self._dial_existing(target.credential, startup_parameters(target, key))
+            reached = await self._dial_existing(target.credential, startup_parameters(target, key))
             if target.role:
                 async with asyncio.timeout(self.dialling.connect_timeout or None):
-                    await take_role(sock, target.role)
+                    await take_role(reached.sock, target.role)
         except BaseException as error:
             self.coming -= 1
-            if sock is not None:
-                sock.close()
+            if reached is not None:
+                reached.sock.close()
             fault = error if isinstance(error, ProxyError) else UpstreamFault(
                 "connecting to the server took too long" if isinstance(error, TimeoutError)
                 else f"cannot connect to the server: {type(error).__name__}")
@@ -271,7 +271,7 @@ class Pool:
         now = self.clock()
         self.counters.connect_time.observe(now - began)
         self.up, self.failure = True, None
-        upstream = Upstream(self, sock, key, welcome, now)
+        upstream = Upstream(self, reached, key, now)
         if len(self.baselines) < 1000:
             self.baselines[key] = upstream.settings
         if self.retired and not self.waiting:
@@ -279,17 +279,17 @@ class Pool:
         else:
             self._shelve(upstream)
 
-    async def _dial_existing(self, who: Credential, parameters: dict[str, str]) -> tuple[socket.socket, Welcome]:
+    async def _dial_existing(self, who: Credential, parameters: dict[str, str]) -> Reached:
         """Provision if need be and log in; a database dropped behind our back is looked for once more."""
         await self.ensure(self.target)
         try:
-            return await connect(self.server, who, parameters, self.dialling)
+            return await self.reach.connect(self.server, who, parameters, self.dialling)
         except UpstreamRefused as fault:
             if fault.sqlstate != "3D000":
                 raise
         self.forget(self.target)
         await self.ensure(self.target)
-        return await connect(self.server, who, parameters, self.dialling)
+        return await self.reach.connect(self.server, who, parameters, self.dialling)
 
     def _dial_failed(self, key: Key, fault: ProxyError) -> None:
         self.counters.connect_failures += 1

@@ -11,16 +11,13 @@ import asyncio
 import random
 import socket
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from proxy.config.settings import Upstream as UpstreamSettings
-from proxy.config.target import Credential, Server, Target
+from proxy.config.target import Target
 from proxy.errors import UpstreamFault, UpstreamRefused
-from proxy.net.drive import drive
-from proxy.net.stream import Stream, dial
-from proxy.net.tls import upstream_context
-from proxy.session.login import Welcome, login, secure
+from proxy.net.stream import Stream
+from proxy.pool.reach import Reached
 from proxy.wire import messages
 
 if TYPE_CHECKING:
@@ -35,7 +32,6 @@ WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLW
 TERMINATE = messages.message(b"X")
 _scratch = bytearray(65_536)
 _MAX_CHORE = 1 << 20
-
 
 _interned: dict[Settings, Settings] = {}
 
@@ -55,10 +51,12 @@ class Rider(Protocol):
 class Upstream:
     __slots__ = ("__weakref__", "_answers", "_chore_left", "_then", "backlog", "born", "broken", "cancels", "dirty",
                  "expires", "fd", "idle_since", "key", "loop", "parameters", "pid", "pool", "reading", "recv_into", "refusal",
-                 "rider", "secret", "send", "settings", "shown", "sock", "tls")
+                 "rider", "route", "secret", "send", "settings", "shown", "sock", "tls")
 
-    def __init__(self, pool: Pool, sock: socket.socket, key: Key, welcome: Welcome, now: float) -> None:
+    def __init__(self, pool: Pool, reached: Reached, key: Key, now: float) -> None:
         self.pool = pool
+        sock, welcome = reached.sock, reached.welcome
+        self.route = reached.route
         self.sock = sock
         self.fd = sock.fileno()
         self.recv_into = sock.recv_into
@@ -227,46 +225,6 @@ class Upstream:
             except OSError:
                 pass                              # already gone: there is nobody to take leave of
         self.sock.close()
-
-
-async def connect(server: Server, credential: Credential, parameters: Mapping[str, str],
-                  settings: UpstreamSettings) -> tuple[socket.socket, Welcome]:
-    """Dial, encrypt and log in within `connect_timeout`.  The socket is ours; its cancel key is in the Welcome."""
-    stream: Stream | None = None
-    try:
-        async with asyncio.timeout(settings.connect_timeout or None):
-            sock = await dial(server.host, server.port)
-            stream = Stream(sock, fault=UpstreamFault)
-            _keepalive(sock, settings)
-            encrypted = False
-            if not server.host.startswith("/"):
-                name = server.tls.server_name or server.host
-                encrypted = await drive(secure(server.tls.mode), stream, context=upstream_context(server.tls),
-                                        server_side=False, server_name=name)
-            welcome = await drive(login(credential, parameters, encrypted=encrypted), stream, server_side=False)
-            stream.unwatch()
-            return stream.sock, welcome
-    except TimeoutError:
-        fault: Exception = UpstreamFault(f'connection to server at "{server.host}", port {server.port} failed: timeout')
-    except EOFError:
-        fault = UpstreamFault("server closed the connection during login")
-    except BaseException:
-        if stream is not None:
-            stream.close()
-        raise
-    if stream is not None:
-        stream.close()
-    raise fault
-
-
-def _keepalive(sock: socket.socket, settings: UpstreamSettings) -> None:
-    if sock.family == socket.AF_UNIX:
-        return
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if settings.keepalives_idle and hasattr(socket, "TCP_KEEPIDLE"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, int(settings.keepalives_idle)))
-    if settings.tcp_user_timeout and hasattr(socket, "TCP_USER_TIMEOUT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(settings.tcp_user_timeout * 1000))
 
 
 async def take_role(sock: socket.socket, role: str) -> None:

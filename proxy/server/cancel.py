@@ -13,12 +13,10 @@ import os
 import random
 from typing import TYPE_CHECKING
 
-from proxy.errors import ProxyError, UpstreamFault
-from proxy.net.drive import drive
-from proxy.net.stream import Stream, dial
-from proxy.net.tls import upstream_context
+from proxy.errors import ProxyError
+from proxy.net.stream import Stream
+from proxy.pool.reach import open_route
 from proxy.pool.upstream import Upstream
-from proxy.session.login import secure
 from proxy.wire import startup
 
 if TYPE_CHECKING:
@@ -68,11 +66,7 @@ class CancelKeys:
         stream: Stream | None = None
         try:
             async with asyncio.timeout(timeout or None):
-                server = pool.server
-                stream = Stream(await dial(server.host, server.port), fault=UpstreamFault)
-                if not server.host.startswith("/"):
-                    await drive(secure(server.tls.mode), stream, context=upstream_context(server.tls),
-                                server_side=False, server_name=server.tls.server_name or server.host)
+                stream, _ = await open_route(upstream.route, pool.dialling)
                 await stream.write(startup.pack_cancel(upstream.pid, upstream.secret))
                 while await stream.recv(64):
                     pass                       # the server closes when the signal has been sent

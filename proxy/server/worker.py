@@ -28,6 +28,7 @@ from proxy.net.tasks import keep
 from proxy.net.tls import not_after, server_context
 from proxy.pool.pool import Pool
 from proxy.pool.provision import Provision
+from proxy.pool.reach import Reach
 from proxy.pool.tally import Tally
 from proxy.server import systemd
 from proxy.server.cancel import CancelKeys
@@ -57,6 +58,7 @@ class Worker:
         self.tls = server_context(self.settings.tls)
         self.certificate_end = self._certificate_end()
         self.provision = Provision(self.settings)
+        self.reach = Reach()
         self.keys = CancelKeys()
         self.routes: dict[tuple[str, str], Target] = {}       # of this configuration, by database and application_name
         self.pools: dict[str, Pool] = {}
@@ -188,7 +190,7 @@ class Worker:
                 pool.retire()
                 self.old_pools.append(pool)
             pool = self.pools[target.plugin] = Pool(
-                target, settings, self.settings.upstream, self.provision.ensure, self.provision.forget)
+                target, settings, self.settings.upstream, self.provision.ensure, self.provision.forget, self.reach)
         return pool
 
     def _make_room(self) -> None:

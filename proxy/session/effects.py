@@ -5,12 +5,13 @@
     byte = yield Ask.BYTE               one byte (the answer to SSLRequest)
     yield Send(data)                    written before the dialogue goes on
     yield Ask.TLS                       both sides speak TLS from here on
+    yield Work(function)                computed in a thread: for what would hold up everybody else
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -27,5 +28,10 @@ class Send:
     data: bytes = field(repr=False)   # may hold a proof
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    function: Callable[[], object] = field(repr=False)
+
+
 T = TypeVar("T")
-Dialogue = Generator[Ask | Send, Any, T]
+Dialogue = Generator[Ask | Send | Work, Any, T]

@@ -11,8 +11,10 @@ import sys
 import time
 from collections.abc import Callable
 
-from proxy.auth.scram import ScramClient, ScramServer, make_verifier, parse_verifier
+from proxy.auth.scram import ScramServer, make_verifier, parse_verifier
+from proxy.auth.scram_client import ScramClient
 from proxy.config.connection_string import BadConnectionString, parse
+from proxy.config.target import Secret
 from proxy.errors import ClientFault, UpstreamFault
 from proxy.pool.tally import Tally
 from proxy.session.link import Link
@@ -60,7 +62,7 @@ def fuzz_scram_server(data: bytes) -> None:
 
 def fuzz_scram_client(data: bytes) -> None:
     first, _, final = data.partition(b"\n")
-    client = ScramClient("secret")
+    client = ScramClient(Secret("secret"), nonce=b"abc")
     client.first()
     try:
         client.final(first)
