@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -67,7 +68,10 @@ def test_provision(config: Path, postgres: Postgres) -> None:
 
 def test_config(config: Path) -> None:
     assert switchboard("config", "--check", "--config", config).stdout.startswith("ok: ")
-    assert "switchboard.pool.size = 20" in switchboard("config", "--config", config).stdout
+    assert re.search(r"switchboard\.pool\.size +20 +default", switchboard("config", "--config", config).stdout)
+    shown = json.loads(switchboard("config", "--json", "--config", config).stdout)
+    assert {"key": "switchboard.tls.mode", "value": "allow", "from": "default"} in shown
+    assert any(row["key"] == "switchboard.users.u.password" and f"{config}:" in row["from"] for row in shown)
     assert "hidden" not in switchboard("config", "--json", "--config", config).stdout
     config.write_text("switchboard: {lisen: 1}")
     broken = switchboard("run", "--config", config)

@@ -115,7 +115,8 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigProblems) as caught:
         config(tmp_path, text + "  drain_timeout: never\n")
     found = "\n".join(caught.value.problems)
-    assert "expected a port, got 'abc'" in found
+    assert "app-config.yaml:8:36: backend.database.plugin.catalog.connection.port: expected a port from 1 to 65535" in found
+    assert "abc" not in found
     assert "type 'rds' needs tokens" in found
     assert "drain_timeout" in found
     assert "s3cret" not in found

@@ -6,11 +6,13 @@ import argparse
 import asyncio
 import json
 import sys
+from collections.abc import Iterator
 
 from proxy.commands.table import table
 from proxy.config.configuration import Configuration, read
 from proxy.config.generate import reference, schema
 from proxy.config.target import Target
+from proxy.config.yaml12 import Node
 from proxy.errors import ProxyError
 from proxy.pool.check import Finding, check
 from proxy.pool.provision import Provision
@@ -52,19 +54,26 @@ def config(arguments: argparse.Namespace) -> int:
         configuration = read(arguments.config)
         for warning in configuration.warnings:
             sys.stderr.write(f"warning: {warning}\n")
-        if arguments.json:
-            say(configuration.settings.model_dump_json(indent=2))
-        elif arguments.check:
+        if arguments.check:
             say(f"ok: {', '.join(map(str, configuration.paths))} ({configuration.fingerprint})")
+            return 0
+        rows = list(_settings(configuration.settings.model_dump(mode="json"), configuration.tree.get("switchboard"), "switchboard"))
+        if arguments.json:
+            say(json.dumps([{"key": key, "value": value, "from": origin} for key, value, origin in rows], indent=2))
         else:
-            say(_listed(configuration.settings.model_dump(mode="json"), "switchboard"))
+            say(table(("SETTING", "VALUE", "FROM"), [(key, json.dumps(value), origin) for key, value, origin in rows]))
     return 0
 
 
-def _listed(value: object, path: str) -> str:
+def _settings(value: object, node: Node | None, path: str) -> Iterator[tuple[str, object, str]]:
+    """Every setting in force, and where it comes from.  Passwords are masked by their type."""
     if isinstance(value, dict) and value:
-        return "\n".join(_listed(item, f"{path}.{key}") for key, item in value.items())
-    return f"{path} = {json.dumps(value)}"
+        for key, item in value.items():
+            yield from _settings(item, node.get(key) if node is not None else None, f"{path}.{key}")
+    elif node is None:
+        yield path, value, "default"
+    else:
+        yield path, value, node.place + (f" from {node.via}" if node.via and node.via != node.place else "")
 
 
 def check_all(arguments: argparse.Namespace) -> int:

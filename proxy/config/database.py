@@ -23,11 +23,12 @@ class Misconfigured(OperatorFault):
 
 
 class Reader:
-    """Typed access to one object of the tree."""
+    """Typed access to one object of the tree.  With `problems`, a getter notes a mistake there and answers None."""
 
-    def __init__(self, node: Node | None, path: str) -> None:
+    def __init__(self, node: Node | None, path: str, problems: list[str] | None = None) -> None:
         self.node = node if node is not None else Node({})
         self.path = path
+        self.problems = problems
 
     def child(self, key: str) -> Node | None:
         return self.node.value.get(key) if isinstance(self.node.value, dict) else None
@@ -36,7 +37,14 @@ class Reader:
         node = self.child(key)
         if node is not None and not isinstance(node.value, dict):
             raise self.fault(key, "expected keys and values")
-        return Reader(node, f"{self.path}.{key}")
+        return Reader(node, f"{self.path}.{key}", self.problems)
+
+    def wrong(self, key: str, problem: str) -> None:
+        """Note a mistake, or raise it."""
+        fault = self.fault(key, problem)
+        if self.problems is None:
+            raise fault
+        self.problems.append(str(fault))
 
     def fault(self, key: str, problem: str) -> Misconfigured:
         node = self.child(key)
@@ -49,9 +57,11 @@ class Reader:
         if node is None:
             return None
         if not isinstance(node.value, str):
-            raise self.fault(key, f"expected text, got {shown(key, node.value)}")
+            self.wrong(key, f"expected text, got {shown(key, node.value)}")
+            return None
         if not node.value:
-            raise self.fault(key, 'must not be empty; leave the key out instead of writing ""')
+            self.wrong(key, 'must not be empty; leave the key out instead of writing ""')
+            return None
         return node.value
 
     def boolean(self, key: str) -> bool | None:
@@ -63,7 +73,8 @@ class Reader:
         word = str(node.value).lower() if isinstance(node.value, (str, int)) else ""
         if word in _TRUE or word in _FALSE:
             return word in _TRUE
-        raise self.fault(key, f"expected true or false, got {shown(key, node.value)}")
+        self.wrong(key, f"expected true or false, got {shown(key, node.value)}")
+        return None
 
 
 def shown(key: str, value: Any) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic_core import PydanticUndefined
 
+from proxy.config.mistakes import CONNECTION_KEYS, SSL_KEYS
 from proxy.config.settings import PluginSettings, Provisioner, Section, Settings, User
 
 HEAD = """\
@@ -39,7 +40,7 @@ def _section(model: type[Section], indent: str) -> list[str]:
         elif name in _EXAMPLES and model is Settings:
             key, inner = _EXAMPLES[name]
             lines += [f"{indent}{name}: {{}}", f"{indent}#  {key}:",
-                      *(f"{indent}#    {line.strip()}" for line in _section(inner, ""))]
+                      *(f"{indent}#    {line}" for line in _section(inner, ""))]
         elif name == "credentials":
             lines += [f"{indent}{name}: []", *(f"{indent}#  {line.strip()}" for line in _section(Provisioner, ""))]
         else:
@@ -58,21 +59,47 @@ def schema() -> str:
     """config/schema.json: an app-config file with our section, for editors."""
     ours = Settings.model_json_schema(ref_template="#/$defs/{model}")
     defs = ours.pop("$defs", {})
-    database = {
-        "type": "object", "description": "Where plugins keep their data; see Backstage's guide.",
-        "properties": {
-            "client": {"enum": ["pg", "better-sqlite3", "mysql2", "embedded-postgres"]},
-            "connection": {"type": ["object", "string"]}, "prefix": {"type": "string", "minLength": 1},
-            "schemaPrefix": {"type": "string", "pattern": "^[a-zA-Z_][a-zA-Z0-9_]*$"},
-            "pluginDivisionMode": {"enum": ["database", "schema"]}, "role": {"type": "string", "minLength": 1},
-            "ensureExists": {"type": ["boolean", "string"]}, "ensureSchemaExists": {"type": ["boolean", "string"]},
-            "skipMigrations": {"type": ["boolean", "string"]}, "knexConfig": {"type": "object"},
-            "plugin": {"type": "object", "additionalProperties": {"type": "object"}}},
-        "required": ["client"]}
+    defs |= {"connection": _connection(), "pluginDatabase": _plugin()}
     whole = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "app-config with Switchboard",
              "type": "object", "$defs": defs, "properties": {
-                 "backend": {"type": "object", "properties": {"database": database}}, "switchboard": ours}}
+                 "backend": {"type": "object", "properties": {"database": _database()}}, "switchboard": ours}}
     return json.dumps(whole, indent=2, sort_keys=True) + "\n"
+
+
+_BOOLEAN = {"type": ["boolean", "string"]}
+_CLIENT = {"enum": ["pg", "better-sqlite3", "mysql2", "embedded-postgres"]}
+_NOTES = {
+    "host": "Host name, address, or the folder of a unix socket.", "port": "Port; 5432 when it is missing (MySQL: 3306).",
+    "user": "Who Switchboard is there.", "password": "Best as ${VARIABLE} or $file.",
+    "database": "The database's name, instead of prefix and plugin id.", "ssl": "true, false, or node-postgres' options.",
+    "statement_timeout": "Milliseconds.", "lock_timeout": "Milliseconds.", "idle_in_transaction_session_timeout": "Milliseconds.",
+    "filename": "SQLite: the file, or :memory:.", "directory": "SQLite: the folder of the plugins' files."}
+
+
+def _database() -> dict[str, Any]:
+    """backend.database, as Backstage's guide tells it."""
+    return {
+        "type": "object", "required": ["client"], "description": "Where plugins keep their data; see Backstage's guide.",
+        "properties": {
+            "client": _CLIENT, "connection": {"$ref": "#/$defs/connection"}, "prefix": {"type": "string", "minLength": 1},
+            "schemaPrefix": {"type": "string", "pattern": "^[a-zA-Z_][a-zA-Z0-9_]*$"},
+            "pluginDivisionMode": {"enum": ["database", "schema"]}, "role": {"type": "string", "minLength": 1},
+            "ensureExists": _BOOLEAN, "ensureSchemaExists": _BOOLEAN, "skipMigrations": _BOOLEAN, "knexConfig": {"type": "object"},
+            "plugin": {"type": "object", "additionalProperties": {"$ref": "#/$defs/pluginDatabase"}}}}
+
+
+def _plugin() -> dict[str, Any]:
+    return {"type": "object", "description": "One plugin's own; what is missing comes from backend.database.", "properties": {
+        "client": _CLIENT, "connection": {"$ref": "#/$defs/connection"}, "role": {"type": "string", "minLength": 1},
+        "ensureExists": _BOOLEAN, "skipMigrations": _BOOLEAN, "knexConfig": {"type": "object"}}}
+
+
+def _connection() -> dict[str, Any]:
+    keys: dict[str, Any] = {key: {"description": _NOTES[key]} if key in _NOTES else {} for key in CONNECTION_KEYS}
+    keys["ssl"] = {**keys["ssl"], "anyOf": [{"type": ["boolean", "string"]}, {
+        "type": "object", "properties": {key: {} for key in SSL_KEYS}}]}
+    return {"anyOf": [{"type": "string", "description": "A connection string, as node-postgres reads it."},
+                      {"type": "object", "properties": keys}]}
 
 
 def changes_needing_restart(old: Section, new: Section, path: str = "switchboard") -> list[str]:

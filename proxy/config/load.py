@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,22 +33,33 @@ def default_files(folder: Path, environ: Mapping[str, str]) -> list[Path]:
     return [base, *(path for path in rest if path.exists())]
 
 
-def load(paths: Sequence[Path], environ: Mapping[str, str]) -> Node:
-    """Read, substitute, include and merge."""
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What goes with us down the tree: the environment, and the mistakes found so far."""
+
+    environ: Mapping[str, str]
+    problems: list[str]
+
+
+def load(paths: Sequence[Path], environ: Mapping[str, str], problems: list[str] | None = None) -> Node:
+    """Read, substitute, include and merge.  Mistakes are added to `problems`, or raised together without one."""
+    found: list[str] = []
     tree = Node({})
-    problems: list[str] = []
     for path in paths:
         try:
-            tree = _merge(tree, read_file(path, environ))
+            tree = _merge(tree, read_file(path, environ, found))
         except ConfigProblems as fault:
-            problems += fault.problems
-    if problems:
-        raise ConfigProblems(problems)
-    tree = _merge(tree, _from_environment(environ))
+            found += fault.problems
+    tree = _merge(tree, _from_environment(environ, found))
+    if problems is not None:
+        problems += found
+    elif found:
+        raise ConfigProblems(found)
     return _without_nulls(tree)
 
 
-def read_file(path: Path, environ: Mapping[str, str]) -> Node:
+def read_file(path: Path, environ: Mapping[str, str], problems: list[str] | None = None) -> Node:
+    """One file.  Raises ConfigProblems for a file that cannot be read at all, and for all else without `problems`."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -59,7 +71,12 @@ def read_file(path: Path, environ: Mapping[str, str]) -> Node:
         return Node({}, str(path), 1, 1)
     if not isinstance(root.value, dict):
         raise ConfigProblems([f"{path}:1:1: expected keys and values, got {_kind(root.value)}"])
-    done = _transform(root, path.parent, environ, "", 0)
+    found: list[str] = []
+    done = _transform(root, path.parent, _Reading(environ, found), "", 0)
+    if problems is not None:
+        problems += found
+    elif found:
+        raise ConfigProblems(found)
     return done if isinstance(done, Node) else Node({}, str(path), 1, 1)
 
 
@@ -79,14 +96,14 @@ def _fail(node: Node, path: str, problem: str) -> ConfigProblems:
     return ConfigProblems([f"{node.place}: {path.lstrip('.')}: {problem}"])
 
 
-def _transform(node: Node, folder: Path, environ: Mapping[str, str], path: str, depth: int) -> Node | object:
+def _transform(node: Node, folder: Path, reading: _Reading, path: str, depth: int) -> Node | object:
     if depth > 200:
         raise _fail(node, path, "nested too deeply")
     value = node.value
     if isinstance(value, str):
-        return _substitute(node, environ)
+        return _substitute(node, reading.environ)
     if isinstance(value, list):
-        items = [_transform(item, folder, environ, f"{path}[{at}]", depth + 1) for at, item in enumerate(value)]
+        items = [_tolerant(item, folder, reading, f"{path}[{at}]", depth + 1) for at, item in enumerate(value)]
         return _copy(node, [item for item in items if isinstance(item, Node)])
     if isinstance(value, dict):
         # Any key that looks like an include makes the object one; a key beside it is a mistake.
@@ -94,10 +111,19 @@ def _transform(node: Node, folder: Path, environ: Mapping[str, str], path: str, 
         if special:
             if len(value) > 1:
                 raise _fail(node, path, f"include key {special[0]} should not have adjacent keys")
-            return _include(node, special[0], folder, environ, path, depth)
-        done = {key: _transform(item, folder, environ, f"{path}.{key}", depth + 1) for key, item in value.items()}
+            return _include(node, special[0], folder, reading, path, depth)
+        done = {key: _tolerant(item, folder, reading, f"{path}.{key}", depth + 1) for key, item in value.items()}
         return _copy(node, {key: item for key, item in done.items() if isinstance(item, Node)})
     return node
+
+
+def _tolerant(node: Node, folder: Path, reading: _Reading, path: str, depth: int) -> Node | object:
+    """A mistake is noted and the key left out, so that the next one is found too."""
+    try:
+        return _transform(node, folder, reading, path, depth)
+    except ConfigProblems as fault:
+        reading.problems.extend(fault.problems)
+        return _DROP
 
 
 def _copy(node: Node, value: Any, via: str = "") -> Node:
@@ -128,16 +154,16 @@ def _substitute(node: Node, environ: Mapping[str, str]) -> Node | object:
     return _copy(node, "".join(parts), ", ".join(seen))
 
 
-def _include(node: Node, kind: str, folder: Path, environ: Mapping[str, str], path: str, depth: int) -> Node | object:
+def _include(node: Node, kind: str, folder: Path, reading: _Reading, path: str, depth: int) -> Node | object:
     inner = node.value[kind]
-    argument = _transform(inner, folder, environ, path, depth + 1)
+    argument = _transform(inner, folder, reading, path, depth + 1)
     if not isinstance(argument, Node):
         return _DROP
     if not isinstance(argument.value, str):
         raise _fail(node, path, f"{kind} include value is not a string")
     text = argument.value
     if kind == "$env":
-        found = environ.get(text)
+        found = reading.environ.get(text)
         return _copy(node, found.strip(), "${" + text + "}") if found is not None else _DROP
     name, _, fragment = text.partition("#") if kind == "$include" else (text, "", "")
     file = folder / name
@@ -160,7 +186,7 @@ def _include(node: Node, kind: str, folder: Path, environ: Mapping[str, str], pa
         if step not in root.value:
             raise _fail(node, path, f"value at '{walked}' in included file {name} does not exist")
         root = root.value[step]
-    return _transform(root, file.parent, environ, path, depth + 8)
+    return _transform(root, file.parent, reading, path, depth + 8)
 
 
 def _merge(low: Node, high: Node) -> Node:
@@ -180,9 +206,8 @@ def _without_nulls(node: Node) -> Node:
     return node
 
 
-def _from_environment(environ: Mapping[str, str]) -> Node:
+def _from_environment(environ: Mapping[str, str], problems: list[str]) -> Node:
     tree = Node({}, "environment")
-    problems = []
     for name, text in sorted(environ.items()):
         if not name.startswith("APP_CONFIG_"):
             continue
@@ -201,8 +226,6 @@ def _from_environment(environ: Mapping[str, str]) -> Node:
         for part in reversed(parts):
             leaf = Node({part: leaf}, name, via=name)
         tree = _merge(tree, leaf)
-    if problems:
-        raise ConfigProblems(problems)
     return tree
 
 

@@ -21,7 +21,7 @@ from proxy.config.yaml12 import Node
 PG, SQLITE, MYSQL = ("pg",), ("better-sqlite3", "sqlite3"), ("mysql", "mysql2")
 EMBEDDED = "embedded-postgres"
 _SCHEMA_PREFIX = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
-STARTUP_KEYS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "options")
+STARTUP_KEYS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "options", "client_encoding")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +41,13 @@ class Resolved:
     connection: dict[str, Any] = field(default_factory=dict, repr=False)
     explicit: bool = False
     filename: str | None = None
+    origins: dict[str, tuple[str, str, str]] = field(default_factory=dict, repr=False)
+    """Of each key of `connection`: place, path, and what it came from."""
 
 
-def resolve(root: Node, plugin: str) -> Resolved:
-    """Raises Misconfigured."""
-    base = Reader(root, "backend.database")
+def resolve(root: Node, plugin: str, problems: list[str] | None = None) -> Resolved:
+    """Raises Misconfigured; with `problems`, goes on behind what can be passed over and notes it there."""
+    base = Reader(root, "backend.database", problems)
     if not PLUGIN_ID.fullmatch(plugin):
         raise Misconfigured(root.place, f"backend.database.plugin.{plugin}", "not a valid plugin id")
     own = base.reader("plugin")
@@ -95,6 +97,14 @@ def _connection(reader: Reader) -> dict[str, Any]:
     return dict(node.plain())
 
 
+def _origins(reader: Reader) -> dict[str, tuple[str, str, str]]:
+    node = reader.child("connection")
+    path = f"{reader.path}.connection"
+    if node is None or not isinstance(node.value, dict):
+        return dict.fromkeys(("port", "connectionString"), (node.place, path, node.via)) if node is not None else {}
+    return {key: (inner.place, f"{path}.{key}", inner.via) for key, inner in node.value.items()}
+
+
 def _postgres(base: Reader, own: Reader, common: dict[str, Any], prefix: str, schema_prefix: str) -> Resolved:
     plugin, division = common["plugin"], common["division"]
     role = own.text("role") or base.text("role")
@@ -125,7 +135,8 @@ def _postgres(base: Reader, own: Reader, common: dict[str, Any], prefix: str, sc
     elif database is None:
         database = f"{prefix}{plugin}"
     return Resolved(**common, database=database, schema=schema, role=role, ensure_exists=ensure,
-                    ensure_schema_exists=ensure_schema, connection=connection, explicit=bool(explicit))
+                    ensure_schema_exists=ensure_schema, connection=connection, explicit=bool(explicit),
+                    origins=({} if common["client_overridden"] else _origins(base)) | _origins(own))
 
 
 def _known_type(base: Reader, own: Reader, connection: dict[str, Any]) -> None:
@@ -196,7 +207,8 @@ def _mysql(base: Reader, own: Reader, common: dict[str, Any], prefix: str) -> Re
     explicit = connection.get("database")
     return Resolved(**common, database=explicit or f"{prefix}{common['plugin']}", connection=connection,
                     ensure_exists=(True if ensure_base is None else ensure_base) if ensure is None else ensure,
-                    role=own.text("role") or base.text("role"), explicit=bool(explicit))
+                    role=own.text("role") or base.text("role"), explicit=bool(explicit),
+                    origins=({} if common["client_overridden"] else _origins(base)) | _origins(own))
 
 
 # -- from Backstage's answer to a Target ------------------------------------------------------------------
@@ -220,20 +232,26 @@ def dial(found: Resolved, environ_user: str) -> Dial:
         try:
             connection = connection | parse(str(connection["connectionString"]))
         except BadConnectionString as error:
-            raise Misconfigured("", f"backend.database: connection.connectionString of plugin {found.plugin}", str(error)) from None
+            raise _astray(found, "connectionString", str(error)) from None
         database = connection.get("database")
     port = connection.get("port")
     try:
-        number = int(port) if port not in (None, "") else 5432
+        number = int(port) if port not in (None, "") else 3306 if found.client in MYSQL else 5432
     except (TypeError, ValueError):
-        raise Misconfigured("", f"backend.database: connection.port of plugin {found.plugin}",
-                            f"expected a port, got {port!r}") from None
+        number = 0
     if not 0 < number < 65536:
-        raise Misconfigured("", f"backend.database: connection.port of plugin {found.plugin}", f"expected a port, got {port!r}")
+        # A password in the wrong line would be shown else.
+        got = f", got {port}" if re.fullmatch(r"-?\d{1,7}", str(port)) else ", and this is no number"
+        raise _astray(found, "port", f"expected a port from 1 to 65535{got}")
     user = str(connection.get("user") or environ_user)
     password = connection.get("password")
     return Dial(host=str(connection.get("host") or "localhost"), port=number, user=user,
                 password=None if password in (None, "") else str(password), database=str(database or user))
+
+
+def _astray(found: Resolved, key: str, problem: str) -> Misconfigured:
+    place, path, via = found.origins.get(key, ("", f"backend.database.plugin.{found.plugin}.connection.{key}", ""))
+    return Misconfigured(place, path, problem, via)
 
 
 def target(found: Resolved, environ_user: str) -> Target:

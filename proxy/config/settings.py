@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import enum
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, WithJsonSchema, create_model
 
 UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(us|ms|s|min|h|d)?\s*")
@@ -27,7 +27,8 @@ def seconds(value: object) -> object:
     return value
 
 
-Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=0)]
+Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=0), WithJsonSchema({"anyOf": [
+    {"type": "number", "minimum": 0}, {"type": "string", "pattern": rf"^{_DURATION.pattern}$"}]})]
 
 
 class Mode(enum.StrEnum):
@@ -99,17 +100,20 @@ class Pool(Section):
         30.0, "An upstream idle for longer is asked whether it lives before it is leased; 0: always.", unit="s")
 
 
-class PoolOverride(Section):
-    """The same settings as `pool`, for one plugin; what is unset is inherited."""
+def _every_field_optional(model: type[Section], name: str, text: str) -> type[Section]:
+    """The same settings once more, unset: each stays declared once."""
+    fields: dict[str, Any] = {}
+    for key, info in model.model_fields.items():
+        kind: Any = Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
+        fields[key] = (kind | None, Field(default=None, description=info.description, json_schema_extra=info.json_schema_extra))
+    return create_model(name, __base__=Section, __doc__=text, **fields)
 
-    mode: Mode | None = None
-    size: int | None = Field(None, ge=1)
-    min_size: int | None = Field(None, ge=0)
-    lifetime: Seconds | None = None
-    lifetime_jitter: float | None = Field(None, ge=0, le=1)
-    idle_timeout: Seconds | None = None
-    query_wait_timeout: Seconds | None = None
-    check_delay: Seconds | None = None
+
+if TYPE_CHECKING:
+    PoolOverride = Section
+else:
+    PoolOverride = _every_field_optional(
+        Pool, "PoolOverride", "The same settings as `pool`, for one plugin; what is unset is inherited.")
 
 
 class PluginSettings(Section):

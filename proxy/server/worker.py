@@ -19,8 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proxy.config.configuration import APPLICATION_PREFIX
 from proxy.config.generate import changes_needing_restart
+from proxy.config.routing import APPLICATION_PREFIX
 from proxy.config.target import Target
 from proxy.errors import ConfigProblems, OperatorFault, ProxyError, Shutdown, TooManyConnections
 from proxy.net.deadline import Deadline
