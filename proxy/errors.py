@@ -15,6 +15,7 @@
         UpstreamRefused           (its)  the database said no: its own SQLSTATE, message, detail and hint
       OperatorFault               F0000  the configuration cannot serve this
         ConfigProblems            F0000  all mistakes found in the configuration, together
+        NoCredential              28000  a token or a password could not be had
       Shutdown                    57P01  we are going away
 
 Only `server/client.serve` (and the gateways, for errors that do not end a session) turn these into an
@@ -103,6 +104,12 @@ class ConfigProblems(OperatorFault):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = tuple(problems)
+
+
+class NoCredential(OperatorFault):
+    """Nothing to log in with: `hint` says what an operator does.  Never holds what a provider printed."""
+
+    sqlstate = "28000"
 
 
 class Shutdown(ProxyError):

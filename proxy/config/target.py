@@ -138,9 +138,49 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PasswordCommand:
+    """A program that prints the password.  `lifetime` and `timeout` in seconds; lifetime 0: run for every dial."""
+
+    arguments: tuple[str, ...] = field(repr=False)
+    lifetime: float = 0.0
+    timeout: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RdsToken:
+    """AWS RDS IAM authentication: a signature, made with the AWS credentials of this process."""
+
+    region: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AzureToken:
+    """Microsoft Entra ID.  With all three a client secret; with `client_id` alone a managed identity; else what the
+    machine offers.  `ahead`: seconds before its end at which a token is replaced."""
+
+    client_id: str | None = None
+    tenant_id: str | None = None
+    client_secret: Secret | None = None
+    ahead: float = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloudSqlToken:
+    """Google Cloud SQL IAM authentication with the credentials of this process."""
+
+    instance: str | None = None
+
+
+TokenSource = PasswordCommand | RdsToken | AzureToken | CloudSqlToken
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
+    """With neither password nor source the password file is asked (config/pgpass)."""
+
     user: str
     password: Secret | None = None
+    source: TokenSource | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

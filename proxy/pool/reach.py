@@ -25,6 +25,7 @@ from proxy.net.tasks import keep
 from proxy.net.upstream_tls import check, end_point, server_name, upstream_context
 from proxy.pool.hosts import REFUSALS, Host, Hosts, Role, role_of
 from proxy.session.login import Channel, Way, Welcome, login, secure, ways
+from proxy.tokens.mint import Mint
 from proxy.wire import messages
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,8 @@ class Reached:
 class Reach:
     """The one who dials, and what is known of every server's hosts.  One for all pools: what one learns, all know."""
 
-    def __init__(self) -> None:
+    def __init__(self, mint: Mint | None = None) -> None:
+        self.mint = mint or Mint()
         self._servers: dict[tuple[object, ...], Hosts] = {}
 
     def hosts(self, server: Server) -> Hosts:
@@ -75,7 +77,7 @@ class Reach:
         plan = hosts.plan(loop.time())
         if not plan.tries:
             raise _again(plan.reason) if plan.reason is not None else UpstreamFault("every host is being probed")
-        dial = _Dial(server, credential, parameters, settings)
+        dial = _Dial(self.mint, server, credential, parameters, settings)
         for host in plan.probes:
             keep(self._probe(dial, host), name=f"probe {host}")
         end = loop.time() + settings.connect_timeout if settings.connect_timeout else None
@@ -130,8 +132,9 @@ class Reach:
 class _Dial:
     """One connection to be made: what does not change from host to host."""
 
-    def __init__(self, server: Server, credential: Credential, parameters: Mapping[str, str],
+    def __init__(self, mint: Mint, server: Server, credential: Credential, parameters: Mapping[str, str],
                  settings: UpstreamSettings) -> None:
+        self.mint = mint
         self.server = server
         self.credential = credential
         self.parameters = parameters
@@ -144,7 +147,7 @@ class _Dial:
         host.probing = host.away is not None
         try:
             async with asyncio.timeout(share):
-                reached = await self._addresses(host, share)
+                reached = await self._logged_in(host, share)
         except TimeoutError:
             fault: ProxyError = UpstreamFault(_failed(host, "timeout expired"))
         except (OutOfFiles, OperatorFault):
@@ -164,7 +167,19 @@ class _Dial:
         host.failed(fault, loop.time() + self.settings.retry_delay)
         raise fault
 
-    async def _addresses(self, host: Host, share: float | None) -> Reached:
+    async def _logged_in(self, host: Host, share: float | None) -> Reached:
+        """A token that the server refuses is replaced once: it may have been withdrawn."""
+        database = self.parameters.get("database", self.credential.user)
+        who = await self.mint.fill(self.credential, host.host, host.port, database)
+        try:
+            return await self._addresses(host, share, who)
+        except UpstreamRefused as refused:
+            if not refused.sqlstate.startswith("28") or not self.mint.spoil(who, host.host, host.port, database):
+                raise
+        who = await self.mint.fill(self.credential, host.host, host.port, database)
+        return await self._addresses(host, share, who)
+
+    async def _addresses(self, host: Host, share: float | None, who: Credential) -> Reached:
         loop = asyncio.get_running_loop()
         end = None if share is None else loop.time() + share
         found = await addresses(host.host, host.port)
@@ -173,19 +188,19 @@ class _Dial:
             part = None if end is None else max(0.0, end - loop.time()) / (len(found) - at)
             try:
                 async with asyncio.timeout(part):
-                    return await self._ways(host, address)
+                    return await self._ways(host, address, who)
             except TimeoutError:
                 fault = UpstreamFault(_failed(host, "timeout expired", address))
             except OSError as error:
                 fault = UpstreamFault(_failed(host, error.strerror or str(error), address))
         raise fault
 
-    async def _ways(self, host: Host, address: Address) -> Reached:
+    async def _ways(self, host: Host, address: Address, who: Credential) -> Reached:
         """Kinds of encryption, in the order that sslmode gives."""
         faults: list[ProxyError] = []
         for way in ways(self.server.tls, local=address.local):
             try:
-                return await self._way(host, address, way)
+                return await self._way(host, address, way, who)
             except OutOfFiles:
                 raise
             except (UpstreamFault, OperatorFault) as fault:
@@ -195,7 +210,7 @@ class _Dial:
         # A wrong password says more than the "no pg_hba.conf entry" that the other kind of connection met.
         raise next((fault for fault in faults if isinstance(fault, UpstreamRefused) and fault.sqlstate != "28000"), faults[-1])
 
-    async def _way(self, host: Host, address: Address, way: Way) -> Reached:
+    async def _way(self, host: Host, address: Address, way: Way, who: Credential) -> Reached:
         server = self.server
         route = Route(server, host.host, host.port, address, way)
         stream, encrypted = await open_route(route, self.settings)
@@ -203,7 +218,7 @@ class _Dial:
             sock = stream.sock
             binding = end_point(sock) if isinstance(sock, ssl.SSLSocket) else None
             channel = Channel(encrypted, address.local, binding)
-            welcome = await drive(login(self.credential, self.parameters, channel, self.proof), stream, server_side=False)
+            welcome = await drive(login(who, self.parameters, channel, self.proof), stream, server_side=False)
             role = role_of(welcome.parameters)
             if role is None and server.session is not Session.ANY:
                 role = await _ask_role(stream)

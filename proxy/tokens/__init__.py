@@ -1,0 +1,1 @@
+"""Passwords that somebody else makes: programs and clouds."""
