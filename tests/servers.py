@@ -23,7 +23,7 @@ from urllib.request import urlopen
 import psycopg
 import yaml
 
-from proxy.embedded.cluster import Cluster
+from proxy.embedded.cluster import Cluster, _as
 
 ROOT = Path(__file__).parent.parent
 DEADLINE = 60.0
@@ -84,6 +84,27 @@ class Postgres:
     def connections(self, application: str = "%") -> int:
         return int(self.sql("select count(*) from pg_stat_activity where backend_type = 'client backend' "
                             "and datname like 'backstage%'")[0][0])
+
+
+class Standby(Postgres):
+    """A streaming standby of a Postgres, made by pg_basebackup."""
+
+    def __init__(self, primary: Postgres) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="sb-", dir="/tmp"))
+        self.folder.chmod(0o755)
+        self.port = free_port()
+        self.cluster = cluster = Cluster(self.folder / "pg", primary.cluster.binaries, settings={
+            **primary.cluster.settings, "port": str(self.port)})
+        owner = cluster._owner()
+        cluster._folders(owner)
+        cluster._private(cluster.data, owner)
+        (cluster.state / "password").write_text(primary.password)
+        subprocess.run([cluster._program("pg_basebackup", owner), "-D", str(cluster.data), "-R", "-c", "fast", "-X", "stream",
+                        "-d", primary.dsn()], check=True, cwd="/", env=cluster._environment(), **_as(owner))
+        self.start()
+
+    def promote(self) -> None:
+        self.sql("select pg_promote()")
 
 
 class Daemon:

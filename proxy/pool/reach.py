@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import ssl
 from collections.abc import Mapping
@@ -192,7 +193,9 @@ class _Dial:
             except TimeoutError:
                 fault = UpstreamFault(_failed(host, "timeout expired", address))
             except OSError as error:
-                fault = UpstreamFault(_failed(host, error.strerror or str(error), address))
+                # The system's word for it: asyncio has sentences of its own.
+                why = os.strerror(error.errno) if error.errno else str(error)
+                fault = UpstreamFault(_failed(host, why, address))
         raise fault
 
     async def _ways(self, host: Host, address: Address, who: Credential) -> Reached:

@@ -1,0 +1,126 @@
+"""A primary and its streaming standby: who is found for each target_session_attrs, before and after a failover."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from proxy.config.settings import Upstream
+from proxy.config.target import Credential, Server, Session, SslMode, Tls
+from proxy.errors import ProxyError, UpstreamFault
+from proxy.pool.reach import Reach, goodbye
+from tests.servers import Postgres, Standby, free_port
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[tuple[Postgres, Standby]]:
+    primary = Postgres()
+    standby = Standby(primary)
+    yield primary, standby
+    standby.remove()
+    primary.remove()
+
+
+def cluster(*ports: int, session: str = "any", shuffle: bool = False) -> Server:
+    return Server(host="127.0.0.1", port=ports[0], others=tuple(("127.0.0.1", port) for port in ports[1:]),
+                  session=Session(session), shuffle=shuffle, tls=Tls(mode=SslMode.DISABLE))
+
+
+async def found(reach: Reach, server: Server, postgres: Postgres, startup: dict[str, str] | None = None,
+                **settings: float) -> int:
+    """The port that was reached."""
+    word = postgres.cluster.credential.password
+    reached = await reach.connect(server, Credential(user="postgres", password=word),
+                                  {"database": "postgres", **(startup or {})}, Upstream(**settings))
+    goodbye(reached.sock)
+    return reached.route.port
+
+
+@pytest.mark.parametrize(("session", "want"), [
+    ("any", "first"), ("read-write", "primary"), ("primary", "primary"), ("read-only", "standby"), ("standby", "standby"),
+    ("prefer-standby", "standby")])
+async def test_roles(pair: tuple[Postgres, Standby], session: str, want: str) -> None:
+    primary, standby = pair
+    for ports in ((primary.port, standby.port), (standby.port, primary.port)):
+        expected = {"first": ports[0], "primary": primary.port, "standby": standby.port}[want]
+        reach = Reach()
+        for _ in range(2):                     # by trying, then by knowing
+            assert await found(reach, cluster(*ports, session=session), primary) == expected
+
+
+async def test_prefer_standby_takes_a_primary_when_there_is_nothing_else(pair: tuple[Postgres, Standby]) -> None:
+    primary, _ = pair
+    assert await found(Reach(), cluster(free_port(), primary.port, session="prefer-standby"), primary) == primary.port
+
+
+@pytest.mark.parametrize(("session", "problem"), [("read-write", "session is read-only"), ("primary", "in hot standby mode")])
+async def test_nobody_fits(pair: tuple[Postgres, Standby], session: str, problem: str) -> None:
+    _, standby = pair
+    gone = free_port()
+    with pytest.raises(UpstreamFault, match=problem) as caught:
+        await found(Reach(), cluster(gone, standby.port, session=session), standby)
+    assert f"port {gone} failed: Connection refused" in str(caught.value.detail)
+
+
+async def test_random_reaches_both(pair: tuple[Postgres, Standby]) -> None:
+    primary, standby = pair
+    reach = Reach()
+    server = cluster(primary.port, standby.port, shuffle=True)
+    assert {await found(reach, server, primary) for _ in range(40)} == {primary.port, standby.port}
+
+
+async def test_default_transaction_read_only_is_read_only(pair: tuple[Postgres, Standby]) -> None:
+    primary, _ = pair
+    fenced = {"default_transaction_read_only": "on"}
+    with pytest.raises(ProxyError, match="session is read-only"):
+        await found(Reach(), cluster(primary.port, session="read-write"), primary, fenced)
+    for session in ("primary", "read-only"):
+        assert await found(Reach(), cluster(primary.port, session=session), primary, fenced) == primary.port
+
+
+async def test_a_name_with_several_addresses(pair: tuple[Postgres, Standby]) -> None:
+    """localhost may be ::1 first, where nobody listens."""
+    primary, _ = pair
+    server = Server(host="localhost", port=primary.port, tls=Tls(mode=SslMode.DISABLE))
+    assert await found(Reach(), server, primary) == primary.port
+
+
+async def test_one_probe_at_a_time_and_the_cached_reason() -> None:
+    """A server that takes connections and answers nothing: only one dial finds out."""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:
+        server, reach = cluster(silent.getsockname()[1]), Reach()
+        who = Credential(user="postgres")
+
+        async def fault(**settings: float) -> str:
+            with pytest.raises(UpstreamFault) as caught:
+                await reach.connect(server, who, {}, Upstream(**settings))
+            return caught.value.message
+
+        first = await fault(connect_timeout=0.2, retry_delay=60)
+        assert "timeout expired" in first
+        for _ in range(100):
+            assert await fault(connect_timeout=60, retry_delay=60) == first
+        silent.setblocking(False)
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            silent.accept()
+
+
+async def test_failover() -> None:
+    primary = Postgres()
+    standby = Standby(primary)
+    try:
+        reach, server = Reach(), cluster(primary.port, standby.port, session="read-write")
+        assert await found(reach, server, primary, retry_delay=0.05) == primary.port
+        primary.stop()
+        with pytest.raises(UpstreamFault) as caught:
+            await found(reach, server, standby, retry_delay=0.05)
+        assert "Connection refused" in str(caught.value.detail)
+        standby.promote()
+        assert await found(reach, server, standby, retry_delay=0.05) == standby.port
+        assert await found(reach, server, standby, retry_delay=0.05) == standby.port
+    finally:
+        standby.remove()
+        primary.remove()
