@@ -148,9 +148,10 @@ class PasswordCommand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RdsToken:
-    """AWS RDS IAM authentication: a signature, made with the AWS credentials of this process."""
+    """AWS RDS IAM authentication: a signature, made with the AWS credentials of this process.  Without `region`: the one
+    of the process (AWS_REGION)."""
 
-    region: str
+    region: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import time
 from typing import Any
 
@@ -25,16 +26,20 @@ async def provide(source: RdsToken, place: Place) -> Token:
     return Token(secret, now + LIFETIME)
 
 
-def sign(region: str, host: str, port: int, user: str) -> Secret:
+def sign(region: str | None, host: str, port: int, user: str) -> Secret:
     """The token itself."""
     try:
         import botocore.exceptions
     except ImportError:
         raise NoCredential("connection.type rds needs the library botocore, which is not installed",
                            hint="pip install 'pg-switchboard[rds]'") from None
+    # AWS_REGION counts first, as in Backstage; botocore itself only looks at AWS_DEFAULT_REGION and the profile.
     try:
-        client = _client(region)
+        client = _client(region or os.environ.get("AWS_REGION"))
         return Secret(client.generate_db_auth_token(DBHostname=host, Port=port, DBUsername=user))
+    except botocore.exceptions.NoRegionError:
+        raise NoCredential("the AWS region of the RDS token is not known",
+                           hint="Set connection.region or the environment variable AWS_REGION.") from None
     except botocore.exceptions.BotoCoreError as error:
         # The class tells what is wrong, and its text may quote what it was given.
         raise NoCredential(f"AWS credentials for the RDS token of {user} cannot be had: {type(error).__name__}",
@@ -43,7 +48,7 @@ def sign(region: str, host: str, port: int, user: str) -> Secret:
 
 
 @functools.lru_cache(maxsize=16)
-def _client(region: str) -> Any:
+def _client(region: str | None) -> Any:
     """One per region: making it reads megabytes of service descriptions."""
     import botocore.session
 
