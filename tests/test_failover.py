@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from proxy.config.settings import Upstream
-from proxy.config.target import Credential, Server, Session, SslMode, Tls
+from proxy.config.settings import Settings, Upstream
+from proxy.config.target import Credential, Engine, Server, Session, SslMode, Target, Tls
 from proxy.errors import ProxyError, UpstreamFault
+from proxy.pool.provision import Provision
 from proxy.pool.reach import Reach, goodbye
-from tests.servers import Postgres, Standby, free_port
+from tests.servers import Postgres, Standby, free_port, until
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +107,16 @@ async def test_one_probe_at_a_time_and_the_cached_reason() -> None:
         silent.accept()[0].close()
         with pytest.raises(BlockingIOError):
             silent.accept()
+
+
+async def test_provisioning_goes_to_the_primary(pair: tuple[Postgres, Standby]) -> None:
+    primary, standby = pair
+    who = Credential(user="postgres", password=primary.cluster.credential.password)
+    target = Target(plugin="catalog", engine=Engine.POSTGRES, database="made", server=cluster(standby.port, primary.port),
+                    credential=who, provisioner=who)
+    await Provision(Settings()).ensure(target)
+    assert "made" in primary.databases()
+    until(lambda: "made" in standby.databases(), "the database on the standby")
 
 
 async def test_failover() -> None:

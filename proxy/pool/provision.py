@@ -10,21 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
 from proxy.config.settings import Settings
-from proxy.config.target import Credential, Server, SslMode, Target
+from proxy.config.target import Credential, Target
 from proxy.errors import NotSupported, ProxyError, UnknownDatabase, UpstreamFault, UpstreamRefused
+from proxy.pool.administer import administer
 from proxy.pool.tally import Histogram
+from proxy.tokens.mint import Mint
 
 log = logging.getLogger(__name__)
 EXISTS = {"42P04", "23505", "42P06"}
@@ -33,8 +32,9 @@ Place = tuple[str, str, str | None]
 
 
 class Provision:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, mint: Mint | None = None) -> None:
         self.settings = settings
+        self.mint = mint or Mint()
         self.outcomes: Counter[tuple[str, str]] = Counter()      # (plugin, outcome)
         self.time = Histogram()
         self._known: set[Place] = set()
@@ -172,7 +172,7 @@ class Provision:
         who = _provisioner(target)
         name = database or self.settings.provisioning.maintenance_database
         try:
-            async with await _connect(target.server, who, name, self.settings.upstream.connect_timeout) as connection:
+            async with await administer(target.server, who, name, self.settings.upstream, self.mint) as connection:
                 yield connection
         except psycopg.Error as error:
             raise _fault(error, target, who) from None
@@ -197,29 +197,6 @@ def _owner(target: Target, who: Credential) -> str | None:
     """Whose the new thing is: the plugin's role or user, when that is not the one who creates."""
     owner = target.role or (target.credential.user if target.credential is not None else None)
     return owner if owner != who.user else None
-
-
-async def _connect(server: Server, who: Credential, database: str, timeout: float) -> psycopg.AsyncConnection[Any]:
-    files: list[str] = []
-    tls = server.tls
-    options: dict[str, Any] = {"sslmode": "disable" if server.host.startswith("/") else str(tls.mode)}
-    if tls.mode is SslMode.VERIFY_FULL and not tls.ca:
-        options["sslrootcert"] = "system"
-    try:
-        for name, text in (("sslrootcert", tls.ca), ("sslcert", tls.cert), ("sslkey", tls.key and tls.key.reveal())):
-            if text:
-                fd, path = tempfile.mkstemp()             # libpq reads files only; 0600
-                files.append(path)
-                with os.fdopen(fd, "w") as file:
-                    file.write(text)
-                options[name] = path
-        return await psycopg.AsyncConnection.connect(
-            host=server.host, port=server.port, user=who.user, password=who.password.reveal() if who.password else None,
-            dbname=database, autocommit=True, connect_timeout=max(2, int(timeout)), application_name="switchboard",
-            **options)
-    finally:
-        for path in files:
-            Path(path).unlink()
 
 
 def _fault(error: psycopg.Error, target: Target, who: Credential) -> ProxyError:

@@ -34,6 +34,7 @@ from proxy.server import systemd
 from proxy.server.cancel import CancelKeys
 from proxy.server.client import Client, serve
 from proxy.server.snapshot import snapshot
+from proxy.tokens.mint import Mint
 from proxy.wire.startup import CancelRequest, Startup
 
 if TYPE_CHECKING:
@@ -57,8 +58,9 @@ class Worker:
         self.loop = asyncio.get_running_loop()
         self.tls = server_context(self.settings.tls)
         self.certificate_end = self._certificate_end()
-        self.provision = Provision(self.settings)
-        self.reach = Reach()
+        self.mint = Mint()
+        self.provision = Provision(self.settings, self.mint)
+        self.reach = Reach(self.mint)
         self.keys = CancelKeys()
         self.routes: dict[tuple[str, str], Target] = {}       # of this configuration, by database and application_name
         self.pools: dict[str, Pool] = {}
