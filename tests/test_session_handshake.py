@@ -13,7 +13,7 @@ from proxy.errors import AuthenticationFailed, ClientFault
 from proxy.session.effects import Ask, Send
 from proxy.session.handshake import Login, greet, prove
 from proxy.wire.messages import negotiate_protocol_version
-from proxy.wire.startup import CancelRequest, GSSENCRequest, SSLRequest, Startup
+from proxy.wire.startup import CancelRequest, DirectTls, GSSENCRequest, SSLRequest, Startup
 from tests.play import Play
 
 HELLO = Startup(0, {"user": "u", "database": "catalog"})
@@ -38,6 +38,37 @@ def test_ssl_request_inside_tls_is_refused() -> None:
     play = Play(greet(tls_offered=True)) << Ask.STARTUP >> SSLRequest() << Send(b"S") << Ask.TLS << Ask.STARTUP
     with pytest.raises(ClientFault, match="inside TLS"):
         play >> SSLRequest()
+
+
+def test_direct_tls() -> None:
+    (Play(greet(tls_offered=True, tls_required=True))
+     << Ask.STARTUP >> DirectTls() << Ask.TLS << Ask.ALPN >> "postgresql" << Ask.STARTUP >> HELLO).returns(HELLO)
+
+
+@pytest.mark.parametrize("alpn", [None, "http/1.1"])
+def test_direct_tls_wants_its_own_protocol_named(alpn: str | None) -> None:
+    play = Play(greet(tls_offered=True)) << Ask.STARTUP >> DirectTls() << Ask.TLS << Ask.ALPN
+    with pytest.raises(ClientFault, match="without ALPN"):
+        play >> alpn
+
+
+def test_direct_tls_that_is_not_offered() -> None:
+    with pytest.raises(ClientFault, match="not offered"):
+        Play(greet(tls_offered=False)) << Ask.STARTUP >> DirectTls()
+
+
+@pytest.mark.parametrize("request_", [SSLRequest(), GSSENCRequest()])
+def test_no_request_is_answered_twice(request_: SSLRequest | GSSENCRequest) -> None:
+    play = Play(greet(tls_offered=False)) << Ask.STARTUP >> request_ << Send(b"N") << Ask.STARTUP
+    with pytest.raises(ClientFault, match="second"):
+        play >> request_
+
+
+@pytest.mark.parametrize("request_", [GSSENCRequest(), DirectTls()])
+def test_nothing_is_encrypted_twice(request_: GSSENCRequest | DirectTls) -> None:
+    play = Play(greet(tls_offered=True)) << Ask.STARTUP >> DirectTls() << Ask.TLS << Ask.ALPN >> "postgresql" << Ask.STARTUP
+    with pytest.raises(ClientFault, match="inside TLS"):
+        play >> request_
 
 
 def test_required_tls() -> None:

@@ -6,7 +6,6 @@ import asyncio
 import ssl
 from typing import TypeVar
 
-from proxy.errors import ClientFault
 from proxy.net.stream import Stream
 from proxy.session.effects import Ask, Dialogue, Send, Work
 from proxy.wire import startup
@@ -36,6 +35,8 @@ async def drive(dialogue: Dialogue[T], stream: Stream, *, context: ssl.SSLContex
                 case Ask.TLS:
                     assert context is not None
                     await stream.start_tls(context, server_side=server_side, server_name=server_name)
+                case Ask.ALPN:
+                    answer = stream.alpn
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]
     finally:
@@ -44,9 +45,8 @@ async def drive(dialogue: Dialogue[T], stream: Stream, *, context: ssl.SSLContex
 
 async def _startup(stream: Stream) -> startup.Packet:
     head = b"" if stream.encrypted else await stream.peek(startup.MAX_STARTUP)
-    if head[:1] == b"\x16":
-        # A TLS ClientHello: direct TLS.
-        raise ClientFault("direct TLS is not supported", hint="Connect with sslnegotiation=postgres.")
+    if head and head[0] == startup.TLS_HANDSHAKE:
+        return startup.DirectTls()
     if len(head) >= 4 and len(head) >= startup.length_of(head):
         # The usual case: it came in one piece, and this takes it without another look.
         data = await stream.recv(startup.length_of(head))

@@ -36,6 +36,10 @@ class Stream:
     def encrypted(self) -> bool:
         return isinstance(self.sock, ssl.SSLSocket)
 
+    @property
+    def alpn(self) -> str | None:
+        return self.sock.selected_alpn_protocol() if isinstance(self.sock, ssl.SSLSocket) else None
+
     async def readable(self) -> None:
         """Wait until there is something to read, or the end."""
         future: asyncio.Future[None] = self.loop.create_future()
@@ -196,6 +200,12 @@ class Stream:
 
     def close(self) -> None:
         self.unwatch()
+        if isinstance(self.sock, ssl.SSLSocket):
+            try:
+                # Our close_notify, without waiting for the peer's: libpq takes a cancel that ends without for a failure.
+                self.sock.unwrap()
+            except (OSError, ValueError):
+                pass                          # sent, or there is nobody to send it to
         self.sock.close()
 
 

@@ -6,6 +6,7 @@ import ssl
 
 from proxy.config.settings import ClientTls
 from proxy.errors import OperatorFault
+from proxy.wire.startup import ALPN
 
 
 def server_context(settings: ClientTls) -> ssl.SSLContext | None:
@@ -17,7 +18,7 @@ def server_context(settings: ClientTls) -> ssl.SSLContext | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     old = settings.minimum_version == "TLSv1.2"
     context.minimum_version = ssl.TLSVersion.TLSv1_2 if old else ssl.TLSVersion.TLSv1_3
-    context.set_alpn_protocols(["postgresql"])
+    context.set_alpn_protocols([ALPN])
     try:
         context.load_cert_chain(settings.certificate, settings.key)
     except (OSError, ssl.SSLError) as fault:

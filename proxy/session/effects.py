@@ -6,6 +6,7 @@
     yield Send(data)                    written before the dialogue goes on
     yield Ask.TLS                       both sides speak TLS from here on
     yield Work(function)                computed in a thread: for what would hold up everybody else
+    name = yield Ask.ALPN               the protocol that TLS agreed on (RFC 7301), or None
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ class Ask(enum.Enum):
     MESSAGE = "message"
     BYTE = "byte"
     TLS = "tls"
+    ALPN = "alpn"
 
 
 @dataclass(frozen=True, slots=True)

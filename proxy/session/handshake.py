@@ -17,7 +17,7 @@ from proxy.config.settings import Method
 from proxy.errors import AuthenticationFailed, AuthorizationFailed, ClientFault
 from proxy.session.effects import Ask, Dialogue, Send
 from proxy.wire import messages
-from proxy.wire.startup import CancelRequest, GSSENCRequest, SSLRequest, Startup
+from proxy.wire.startup import ALPN, CancelRequest, DirectTls, GSSENCRequest, SSLRequest, Startup
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +31,31 @@ class Login:
 
 
 def greet(*, tls_offered: bool, tls_required: bool = False) -> Dialogue[Startup | CancelRequest]:
-    """Answer SSLRequest and GSSENCRequest until the client says what it wants."""
+    """Answer requests for encryption until the client says what it wants.  Each kind may be made once, and none under TLS."""
     secure = False
+    asked: set[type] = set()
     while True:
         packet = yield Ask.STARTUP
         match packet:
-            case SSLRequest() if secure:
-                raise ClientFault("received SSLRequest inside TLS")
+            case DirectTls() | SSLRequest() | GSSENCRequest() if secure:
+                raise ClientFault(f"received {type(packet).__name__} inside TLS")
+            case DirectTls() if not tls_offered:
+                raise ClientFault("received direct TLS, which is not offered here",
+                                  hint="Set switchboard.tls.certificate, or connect with sslmode=disable.")
+            case DirectTls():
+                yield Ask.TLS
+                if (yield Ask.ALPN) != ALPN:
+                    # Without it, a browser could be led to speak to us what somebody else wrote (ALPACA).
+                    raise ClientFault("received direct SSL connection request without ALPN protocol negotiation extension")
+                secure = True
+            case SSLRequest() | GSSENCRequest() if type(packet) in asked:
+                raise ClientFault(f"received a second {type(packet).__name__}")
             case SSLRequest() if tls_offered:
                 yield Send(b"S")
-                yield Ask.TLS              # the driver refuses if plaintext is already buffered
+                yield Ask.TLS              # the driver has refused if plaintext was buffered behind the request
                 secure = True
             case SSLRequest() | GSSENCRequest():
+                asked.add(type(packet))
                 yield Send(b"N")
             case CancelRequest():
                 return packet

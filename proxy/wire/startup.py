@@ -26,6 +26,11 @@ class SSLRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class DirectTls:
+    """No packet: a TLS ClientHello began where a packet should (libpq's sslnegotiation=direct)."""
+
+
+@dataclass(frozen=True, slots=True)
 class GSSENCRequest:
     pass
 
@@ -53,7 +58,9 @@ class Startup:
         return self.parameters.get("database") or self.user
 
 
-Packet = SSLRequest | GSSENCRequest | CancelRequest | Startup
+TLS_HANDSHAKE = 0x16         # the first byte of a ClientHello; a packet of that length would be refused (RFC 8446 section 5.1)
+ALPN = "postgresql"
+Packet = DirectTls | SSLRequest | GSSENCRequest | CancelRequest | Startup
 
 
 def length_of(head: bytes) -> int:
