@@ -77,10 +77,18 @@ def test_required_tls() -> None:
         play >> HELLO
 
 
-def test_newer_protocol_is_negotiated_down() -> None:
-    hello = Startup(2, {"user": "u"}, ("_pq_.x",))
-    (Play(greet(tls_offered=False)) << Ask.STARTUP >> hello
-     << Send(negotiate_protocol_version(0, ("_pq_.x",)))).returns(hello)
+@pytest.mark.parametrize("minor", [0, 1, 2])
+def test_protocols_that_we_speak_need_no_words(minor: int) -> None:
+    hello = Startup(minor, {"user": "u"})
+    (Play(greet(tls_offered=False)) << Ask.STARTUP >> hello).returns(hello)
+    assert hello.secret_length == (32 if minor == 2 else 4)
+
+
+@pytest.mark.parametrize(("asked", "unknown", "told"), [
+    (0, ("_pq_.x",), 0), (2, ("_pq_.x", "_pq_.y"), 2), (3, (), 2), (9999, ("_pq_.x",), 2)])
+def test_newer_protocol_is_negotiated_down(asked: int, unknown: tuple[str, ...], told: int) -> None:
+    hello = Startup(asked, {"user": "u"}, unknown)
+    (Play(greet(tls_offered=False)) << Ask.STARTUP >> hello << Send(negotiate_protocol_version(told, unknown))).returns(hello)
 
 
 def test_cancel_request_comes_out() -> None:

@@ -46,7 +46,7 @@ def test_requests() -> None:
 
 
 @pytest.mark.parametrize(("packet", "sqlstate", "text"), [
-    (struct.pack("!ii", 8, 2 << 16), "0A000", "old V2 protocol not supported"),
+    (struct.pack("!ii", 8, 2 << 16), "0A000", "unsupported frontend protocol 2.0: server supports 3.0 to 3.2"),
     (struct.pack("!ii", 8, 9 << 16), "0A000", "unsupported frontend protocol 9.0"),
     (struct.pack("!ii", 9, 3 << 16) + b"\0", "28000", "no PostgreSQL user name"),
     (struct.pack("!ii", 14, 3 << 16) + b"user\0u", "08P01", "expected terminator as last byte"),

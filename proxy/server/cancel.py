@@ -2,6 +2,7 @@
 
 The key is the only proof, so it is looked up whole.  In session mode it is the server's own (pid and secret) the first
 time an upstream is leased; later riders get its pid with a secret of ours, so that an earlier rider's key is dead.
+Clients of protocol 3.2 get 256 bits of ours each time.
 The upstream is not handed on while a cancel against it is under way (pool.cancel_done).
 """
 
@@ -32,19 +33,20 @@ class CancelKeys:
     def __init__(self) -> None:
         self._riders: dict[CancelKey, Relay] = {}
 
-    def for_upstream(self, rider: Relay, upstream: Upstream) -> CancelKey:
-        """The server's own pid, and its own secret if nobody has been told it yet."""
+    def for_upstream(self, rider: Relay, upstream: Upstream, length: int = 4) -> CancelKey:
+        """The server's own pid, and its own secret if nobody has been told it yet and it is as long as is wanted."""
         key = (upstream.pid, upstream.secret)
-        if upstream.shown or key in self._riders or not upstream.pid:
-            while (key := (upstream.pid or random.getrandbits(31) | 1, os.urandom(4))) in self._riders:
+        if upstream.shown or key in self._riders or not upstream.pid or len(upstream.secret) != length:
+            while (key := (upstream.pid or random.getrandbits(31) | 1, os.urandom(length))) in self._riders:
                 pass
-        upstream.shown = True
+        else:
+            upstream.shown = True
         self._riders[key] = rider
         return key
 
-    def invent(self, rider: Relay | None = None) -> CancelKey:
+    def invent(self, rider: Relay | None = None, length: int = 4) -> CancelKey:
         """For clients that own no upstream: a positive pid (pgjdbc, pg_basebackup) and a random secret."""
-        while (key := (random.getrandbits(31) | 1, os.urandom(4))) in self._riders:
+        while (key := (random.getrandbits(31) | 1, os.urandom(length))) in self._riders:
             pass
         if rider is not None:
             self._riders[key] = rider

@@ -169,11 +169,11 @@ async def _ride(worker: Worker, stream: Stream, client: Client, hello: Startup, 
             if upstream is None:
                 upstream = await stream.while_connected(relay.lease())
             parameters = upstream.parameters
-            key = worker.keys.for_upstream(relay, upstream)
+            key = worker.keys.for_upstream(relay, upstream, hello.secret_length)
         else:
             told = relay.remembered(wants)
             parameters = await stream.while_connected(relay.settle(wants)) if told is None else told
-            key = worker.keys.invent(relay)
+            key = worker.keys.invent(relay, hello.secret_length)
         client.relay, client.tally = relay, relay.tally
         relay.since = 0.0
         relay.tally.clients += 1

@@ -53,7 +53,7 @@ class UserPlaces:
 
 async def maintain(worker: Worker, stream: Stream, hello: Startup) -> None:
     """Answer a client of `postgres`, or of a database that plugins share, until it leaves."""
-    pid, secret = worker.keys.invent()
+    pid, secret = worker.keys.invent(length=hello.secret_length)
     name = hello.parameters.get("application_name", "")
     engine = Maintenance(user=hello.user, pid=pid, version=VERSION, database=hello.database,
                          places=UserPlaces(worker, hello.user, hello.database, name))

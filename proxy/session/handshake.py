@@ -17,7 +17,7 @@ from proxy.config.settings import Method
 from proxy.errors import AuthenticationFailed, AuthorizationFailed, ClientFault
 from proxy.session.effects import Ask, Dialogue, Send
 from proxy.wire import messages
-from proxy.wire.startup import ALPN, CancelRequest, DirectTls, GSSENCRequest, SSLRequest, Startup
+from proxy.wire.startup import ALPN, NEWEST_MINOR, CancelRequest, DirectTls, GSSENCRequest, SSLRequest, Startup
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,8 @@ def greet(*, tls_offered: bool, tls_required: bool = False) -> Dialogue[Startup 
             case Startup():
                 if tls_required and not secure:
                     raise AuthorizationFailed("connection requires TLS", hint="Connect with sslmode=require.")
-                if packet.minor > 0 or packet.unknown:
-                    yield Send(messages.negotiate_protocol_version(0, packet.unknown))
+                if packet.minor > NEWEST_MINOR or packet.unknown:
+                    yield Send(messages.negotiate_protocol_version(min(packet.minor, NEWEST_MINOR), packet.unknown))
                 return packet
 
 

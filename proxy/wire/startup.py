@@ -18,6 +18,7 @@ SSL_CODE = 80877103
 GSSENC_CODE = 80877104
 CANCEL_CODE = 80877102
 V3_0 = 196608
+NEWEST_MINOR = 2            # 3.1 was never anybody's; 3.2 has longer cancel keys (PostgreSQL manual, "Protocol Versions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,11 @@ class Startup:
     minor: int
     parameters: Mapping[str, str]
     unknown: tuple[str, ...] = ()
+
+    @property
+    def secret_length(self) -> int:
+        """Bytes of this client's cancel key.  libpq before 18, and others, take four and nothing else."""
+        return 32 if self.minor >= 2 else 4
 
     @property
     def user(self) -> str:
@@ -86,10 +92,8 @@ def parse(packet: bytes) -> Packet:
             raise ClientFault("invalid length of cancel request")
         return CancelRequest(int.from_bytes(packet[8:12]), packet[12:])
     major, minor = code >> 16, code & 0xFFFF
-    if major == 2:
-        raise NotSupported("old V2 protocol not supported")
     if major != 3:
-        raise NotSupported(f"unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.0")
+        raise NotSupported(f"unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.{NEWEST_MINOR}")
     return _startup(minor, packet)
 
 
