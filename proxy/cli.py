@@ -18,7 +18,12 @@ examples:
   switchboard check                      is every plugin's database reachable, and what to do if not
   switchboard routes --json              plugin -> target
   switchboard hash-password              make a verifier for switchboard.users
+
+exit codes: 0 done, 1 something failed, 2 the arguments or the configuration are wrong
 """
+
+
+EXIT_CODES = "exit codes: 0 done, 1 something failed, 2 the arguments or the configuration are wrong"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -27,12 +32,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, text: str, *, plugins: bool = False, listing: bool = False, files: bool = True) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=text, description=text)
+        made = commands.add_parser(name, help=text, description=text, epilog=EXIT_CODES)
         if files:
             made.add_argument("--config", action="append", metavar="FILE",
                               help="an app-config file; repeatable, later ones win (default: as Backstage does)")
         if plugins:
-            made.add_argument("plugin", nargs="*", help="plugin ids (default: all that are configured)")
+            made.add_argument("plugin", nargs="*", type=_plugin, help="plugin ids (default: all that are configured)")
         if listing:
             made.add_argument("--json", action="store_true", help="for machines")
         return made
@@ -40,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     command("run", "Run the daemon.").add_argument("--banner", action="store_true", help="print the routes and a DSN")
     command("check", "Check every target: reachable, TLS, login, rights, exists.", plugins=True, listing=True)
     command("routes", "Show where each plugin's data lives.", plugins=True, listing=True)
-    command("provision", "Create missing databases and schemas now.", plugins=True)
+    command("provision", "Create missing databases and schemas now.", plugins=True, listing=True)
     shown = command("config", "Show the settings in force, the reference or the JSON Schema.", listing=True)
     shown.add_argument("--check", action="store_true", help="only check")
     shown.add_argument("--reference", action="store_true", help="every setting with its default")
@@ -50,6 +55,14 @@ def _parser() -> argparse.ArgumentParser:
     hashed.add_argument("--iterations", type=_rounds, default=4096, help="PBKDF2 rounds, 4096 or more (default: 4096)")
     command("version", "Show versions.", files=False)
     return parser
+
+
+def _plugin(text: str) -> str:
+    from proxy.config.database import PLUGIN_ID
+
+    if not PLUGIN_ID.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a plugin id: letters and digits, with single - _ or : between them")
+    return text
 
 
 def _rounds(text: str) -> int:

@@ -8,6 +8,7 @@ import logging
 import pytest
 
 from proxy.server.log import Logfmt
+from proxy.server.quota import FIRST, KINDS, Quota
 
 
 @pytest.mark.parametrize(("value", "shown"), [
@@ -32,3 +33,23 @@ def test_exceptions_are_one_line() -> None:
         log.exception("internal error")
     assert out.getvalue().count("\n") == 1
     assert 'exception="Traceback' in out.getvalue()
+
+
+def test_a_flood_is_counted_not_written(caplog: pytest.LogCaptureFixture) -> None:
+    quota = Quota()
+    quota.sweep(1000.0)
+    written = [quota.allows("192.0.2.1", "wrong password") for _ in range(50)]
+    assert written == [True] * 5 + [False] * 45
+    assert quota.allows("192.0.2.2", "wrong password")
+    with caplog.at_level(logging.WARNING):
+        quota.sweep(1030.0)
+        assert caplog.records == []
+        quota.sweep(1061.0)
+    assert [record.__dict__["fields"] for record in caplog.records] == [
+        {"address": "192.0.2.1", "reason": "wrong password", "more": 45}]
+    assert quota.allows("192.0.2.1", "wrong password")
+
+
+def test_kinds_have_an_end() -> None:
+    quota = Quota()
+    assert sum(quota.allows(f"host {number}", "x") for number in range(5000)) == KINDS + FIRST

@@ -96,24 +96,31 @@ async def _check(configuration: Configuration, plugins: list[str]) -> list[Findi
 
 def provision(arguments: argparse.Namespace) -> int:
     configuration = read(arguments.config)
-    return asyncio.run(_provision(configuration, _plugins(configuration, arguments.plugin)))
+    rows = asyncio.run(_provision(configuration, _plugins(configuration, arguments.plugin)))
+    if arguments.json:
+        say(json.dumps(rows, indent=2))
+    else:
+        say(table(("PLUGIN", "TARGET", "RESULT"), [
+            (row["pluginId"], row["target"], row["result"] if not row["sqlstate"] else
+             f"FAILED {row['sqlstate']}: {row['problem']}. {row['remedy'] or ''}") for row in rows]))
+    return 1 if any(row["sqlstate"] for row in rows) else 0
 
 
-async def _provision(configuration: Configuration, plugins: list[str]) -> int:
+async def _provision(configuration: Configuration, plugins: list[str]) -> list[dict[str, str | None]]:
+    """One row per plugin: what was done, or why not."""
     work = Provision(configuration.settings)
-    failed = 0
-    rows = []
+    rows: list[dict[str, str | None]] = []
     for at, plugin in enumerate(plugins, 1):
         if sys.stderr.isatty():
             sys.stderr.write(f"\r{at}/{len(plugins)} {plugin}\033[K")
         target = configuration.target(plugin)
+        row: dict[str, str | None] = {"pluginId": plugin, "target": str(target), "sqlstate": None, "problem": None, "remedy": None}
         try:
             await work.ensure(target)
-            rows.append((plugin, target, next((o for (p, o), n in work.outcomes.items() if p == plugin and n), "left alone")))
+            row["result"] = next((outcome for (of, outcome), count in work.outcomes.items() if of == plugin and count), "left alone")
         except ProxyError as fault:
-            failed += 1
-            rows.append((plugin, target, f"FAILED {fault.sqlstate}: {fault.message}. {fault.hint or ''}"))
+            row |= {"result": "failed", "sqlstate": fault.sqlstate, "problem": fault.message, "remedy": fault.hint}
+        rows.append(row)
     if sys.stderr.isatty():
         sys.stderr.write("\r\033[K")
-    say(table(("PLUGIN", "TARGET", "RESULT"), rows))
-    return 1 if failed else 0
+    return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import tempfile
 
 from proxy.config.settings import ClientTls
 from proxy.errors import OperatorFault
@@ -33,3 +34,11 @@ def not_after(path: str) -> float | None:
     except (OSError, ssl.SSLError, ValueError):
         return None
     return float(ssl.cert_time_to_seconds(decoded["notAfter"]))
+
+
+def not_after_text(pem: str) -> float | None:
+    """The same for PEM text; the ssl module decodes files only."""
+    with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
+        file.write(pem)
+        file.flush()
+        return not_after(file.name)

@@ -16,7 +16,7 @@ from prometheus_client.core import (
     InfoMetricFamily,
     Metric,
 )
-from prometheus_client.exposition import generate_latest
+from prometheus_client.exposition import choose_encoder
 
 from proxy.pool.tally import BOUNDS
 
@@ -35,7 +35,7 @@ TIMES = {
     "query_time": ("query_seconds", "From a request forwarded to its ReadyForQuery."),
     "transaction_time": ("transaction_seconds", "From a transaction's first request to ReadyForQuery idle."),
 }
-STATES = ("idle", "active", "resetting", "connecting")
+STATES = ("idle", "active", "resetting", "cancelling", "connecting")
 
 
 class Collector:
@@ -45,7 +45,7 @@ class Collector:
     def collect(self) -> Iterator[Metric]:
         yield from self._process()
         yield from self._series(self.now["series"])
-        yield from self._pools(self.now["pools"])
+        yield from self._pools(self.now["pools"], self.now["retiring"])
         yield from self._rest()
 
     def _process(self) -> Iterable[Metric]:
@@ -85,7 +85,7 @@ class Collector:
                 pins.add_metric([*who, name], count)
         return [clients, errors, pins, *counters.values(), *times.values()]
 
-    def _pools(self, rows: list[dict[str, Any]]) -> Iterable[Metric]:
+    def _pools(self, rows: list[dict[str, Any]], retiring: list[dict[str, Any]]) -> Iterable[Metric]:
         upstreams = GaugeMetricFamily("switchboard_upstreams", "Upstream connections by state.", labels=(*WHERE, "state"))
         connect = HistogramMetricFamily("switchboard_connect_seconds", "Time to connect and log in.", labels=WHERE)
         gauges = {key: GaugeMetricFamily(f"switchboard_{name}", text, labels=WHERE) for key, name, text in (
@@ -107,6 +107,8 @@ class Collector:
                 counter.add_metric(where, row[key])
             if row["up"] is not None:
                 up.add_metric(where, float(row["up"]))
+        for row in retiring:
+            upstreams.add_metric([row["plugin"], row["server"], "retiring"], row["count"])
         return [upstreams, connect, up, *gauges.values(), *counters.values()]
 
     def _rest(self) -> Iterable[Metric]:
@@ -123,10 +125,10 @@ class Collector:
         took = HistogramMetricFamily("switchboard_provisioning_seconds", "Time of provisioning.", labels=())
         took.add_metric((), *buckets(now["provisioning_time"]))
         expiry = GaugeMetricFamily("switchboard_certificate_expiry_time_seconds", "End of a certificate, since the epoch.",
-                                   labels=("certificate",))
+                                   labels=("certificate", "plugin"))
         for row in now["certificates"]:
             if row["not_after"] is not None:
-                expiry.add_metric([row["which"]], row["not_after"])
+                expiry.add_metric([row["which"], row["plugin"]], row["not_after"])
         return [auth, refused, provisioned, took, expiry]
 
 
@@ -139,7 +141,9 @@ def buckets(found: dict[str, Any]) -> tuple[list[tuple[str, float]], float]:
     return rows, found["total"]
 
 
-def render(snapshot: dict[str, Any]) -> bytes:
+def render(snapshot: dict[str, Any], accept: str = "") -> tuple[bytes, str]:
+    """The page and its content type: OpenMetrics for who accepts it, else Prometheus' text format."""
     registry = CollectorRegistry()
     registry.register(Collector(snapshot))
-    return generate_latest(registry)
+    encoder, content_type = choose_encoder(accept)
+    return encoder(registry), content_type

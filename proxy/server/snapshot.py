@@ -4,11 +4,12 @@
     config        fingerprint, loaded_at (epoch), reload_ok
     process       started_at (epoch), ready, draining, clients, max_clients, embedded (null without one)
     series        one object per Tally: plugin, server, user, counters, histograms as {counts, total}
-    pools         one object per pool: plugin, server, database, mode, size, idle, active, resetting, connecting, waiting,
+    pools         one object per pool: plugin, server, database, mode, size, idle, active, resetting, cancelling, connecting, waiting,
                   max_wait, up, connect {counts, total}, connect_failures, closed, resets, rollbacks
+    retiring      [{plugin, server, count}]: upstreams of pools that a reload replaced
     auth_failures, refused   {reason or SQLSTATE class: count}
     provisioning  [{plugin, outcome, count}], provisioning_time
-    certificates  [{which, not_after}]
+    certificates  [{which, plugin, not_after}]
 
 Nothing here was formatted: names are given by `metrics`, in another process.
 """
@@ -16,6 +17,7 @@ Nothing here was formatted: names are given by `metrics`, in another process.
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from proxy import __version__
@@ -43,11 +45,21 @@ def series(tally: Tally) -> dict[str, Any]:
 
 def of_pool(pool: Pool) -> dict[str, Any]:
     counters = pool.counters
+    cancelling = sum(1 for upstream in pool.resting if upstream.cancels)
     return {"plugin": pool.target.plugin, "server": str(pool.server), "database": pool.target.database,
             "mode": str(pool.settings.mode), "size": pool.settings.size, "idle": pool.idle_count, "active": len(pool.busy),
-            "resetting": len(pool.resting), "connecting": pool.coming, "waiting": pool.waiting, "max_wait": pool.max_wait,
+            "resetting": len(pool.resting) - cancelling, "cancelling": cancelling,
+            "connecting": pool.coming, "waiting": pool.waiting, "max_wait": pool.max_wait,
             "up": pool.up, "connect": histogram(counters.connect_time), "connect_failures": counters.connect_failures,
             "closed": counters.closed, "resets": counters.resets, "rollbacks": counters.rollbacks}
+
+
+def _retiring(pools: list[Pool]) -> list[dict[str, Any]]:
+    """Upstreams that still serve clients of an older configuration."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for pool in pools:
+        counts[pool.target.plugin, str(pool.server)] += pool.open
+    return [{"plugin": plugin, "server": server, "count": count} for (plugin, server), count in counts.items()]
 
 
 def snapshot(worker: Worker) -> Snapshot:
@@ -59,9 +71,10 @@ def snapshot(worker: Worker) -> Snapshot:
                     "embedded": worker.embedded_alive() if worker.embedded_alive else None},
         "series": [series(tally) for tally in worker.tallies.values()],
         "pools": [of_pool(pool) for pool in worker.all_pools() if not pool.retired],
+        "retiring": _retiring([pool for pool in worker.all_pools() if pool.retired]),
         "auth_failures": dict(worker.auth_failures), "refused": dict(worker.refused),
         "provisioning": [{"plugin": plugin, "outcome": outcome, "count": count}
                          for (plugin, outcome), count in worker.provision.outcomes.items()],
         "provisioning_time": histogram(worker.provision.time),
-        "certificates": [{"which": "client", "not_after": worker.certificate_end}] if worker.tls is not None else [],
+        "certificates": worker.certificates,
     }

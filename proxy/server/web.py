@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import html
 import json
 import logging
 import os
@@ -112,10 +111,13 @@ def application(mailbox: Mailbox) -> Any:
     from aiohttp import web
 
     from proxy.server.metrics import render
+    from proxy.server.page import Rates, status_page
 
-    async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=render(await mailbox.snapshot()), headers={
-            "Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+    rates = Rates()
+
+    async def metrics(request: web.Request) -> web.Response:
+        body, content_type = render(await mailbox.snapshot(), request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def status(_: web.Request) -> web.Response:
         return web.json_response(await mailbox.snapshot())
@@ -130,7 +132,7 @@ def application(mailbox: Mailbox) -> Any:
         return web.Response(text="ready\n" if good else "not ready\n", status=200 if good else 503)
 
     async def page(_: web.Request) -> web.Response:
-        return web.Response(text=status_page(await mailbox.snapshot()), content_type="text/html")
+        return web.Response(text=status_page(await mailbox.snapshot(), rates), content_type="text/html")
 
     @web.middleware
     async def sick(request: web.Request, handler: Any) -> web.StreamResponse:
@@ -147,30 +149,6 @@ def application(mailbox: Mailbox) -> Any:
     app.add_routes([web.get("/metrics", metrics), web.get("/healthz", health), web.get("/readyz", ready),
                     web.get("/status.json", status), web.get("/", page)])
     return app
-
-
-STYLE = """body{font:15px system-ui,sans-serif;margin:2rem auto;max-width:70rem;color:#222;background:#fafafa}
-h1{font-size:1.4rem}table{border-collapse:collapse;width:100%;background:#fff;box-shadow:0 1px 3px #0002}
-th,td{padding:.45rem .7rem;text-align:right;border-bottom:1px solid #eee}th{background:#f0f2f5;font-weight:600}
-td:nth-child(-n+3),th:nth-child(-n+3){text-align:left}.bad{color:#b00020;font-weight:600}.ok{color:#0a7d33}"""
-
-
-def status_page(snapshot: dict[str, Any]) -> str:
-    process = snapshot["process"]
-    rows = []
-    for pool in snapshot["pools"]:
-        mine = [row for row in snapshot["series"] if row["plugin"] == pool["plugin"] and row["server"] == pool["server"]]
-        cells = [pool["plugin"], f"{pool['server']}/{pool['database']}", pool["mode"], sum(row["clients"] for row in mine),
-                 pool["waiting"], f"{pool['active']} / {pool['idle']} / {pool['size']}", sum(row["queries"] for row in mine),
-                 sum(sum(row["errors"].values()) for row in mine)]
-        state = "ok" if pool["up"] else "bad" if pool["up"] is False else ""
-        rows.append(f"<tr class='{state}'>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>")
-    word = "draining" if process["draining"] else "ready" if process["ready"] else "starting"
-    heads = ("Plugin", "Target", "Mode", "Clients", "Waiting", "Active / idle / size", "Queries", "Errors")
-    return (f"<!doctype html><html lang='en'><meta charset='utf-8'><meta http-equiv='refresh' content='3'><title>Switchboard"
-            f"</title><style>{STYLE}</style><h1>Switchboard {html.escape(snapshot['build']['version'])} · {word} · "
-            f"{process['clients']} clients</h1><table><tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr>"
-            f"{''.join(rows)}</table><p><a href='/metrics'>metrics</a> · <a href='/status.json'>json</a></p></html>")
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from proxy.config.target import Target
 from proxy.errors import ConfigProblems, OperatorFault, ProxyError, Shutdown, TooManyConnections
 from proxy.net.deadline import Deadline
 from proxy.net.tasks import keep
-from proxy.net.tls import not_after, server_context
+from proxy.net.tls import not_after, not_after_text, server_context
 from proxy.pool.pool import Pool
 from proxy.pool.provision import Provision
 from proxy.pool.reach import Reach
@@ -33,6 +33,7 @@ from proxy.pool.tally import Tally
 from proxy.server import systemd
 from proxy.server.cancel import CancelKeys
 from proxy.server.client import Client, serve
+from proxy.server.quota import Quota
 from proxy.server.snapshot import snapshot
 from proxy.tokens.mint import Mint
 from proxy.wire.startup import CancelRequest, Startup
@@ -57,7 +58,7 @@ class Worker:
         self.reread = reread
         self.loop = asyncio.get_running_loop()
         self.tls = server_context(self.settings.tls)
-        self.certificate_end = self._certificate_end()
+        self.certificates = self._certificates()
         self.mint = Mint()
         self.provision = Provision(self.settings, self.mint)
         self.reach = Reach(self.mint)
@@ -76,13 +77,19 @@ class Worker:
         self.reload_ok = True
         self.ready = self.draining = False
         self.served = 0
+        self.quota = Quota()
         self.embedded_alive: Callable[[], bool] | None = None
         self._stop = asyncio.Event()
         self._unlink: list[Path] = []
 
-    def _certificate_end(self) -> float | None:
-        """Read when the certificate is: a scrape must not wait for a disk."""
-        return not_after(self.settings.tls.certificate) if self.settings.tls.certificate else None
+    def _certificates(self) -> list[dict[str, Any]]:
+        """Ends of certificates, read when they are: a scrape must not wait for a disk."""
+        found = []
+        if self.tls is not None and self.settings.tls.certificate:
+            found.append({"which": "listener", "plugin": "", "not_after": not_after(self.settings.tls.certificate)})
+        found += [{"which": "upstream", "plugin": target.plugin, "not_after": not_after_text(target.server.tls.cert)}
+                  for target in self.configuration.targets() if target.server is not None and target.server.tls.cert]
+        return found
 
     # -- listening ----------------------------------------------------------------------------------------
 
@@ -251,12 +258,12 @@ class Worker:
         relay, tally = client.relay, client.tally
         if tally is not None:
             tally.clients -= 1
-        if client.reason and (relay is not None or self.settings.log.connections):
-            level = logging.INFO if relay is not None or client.plugin == "(maintenance)" else logging.WARNING
-            if (self.settings.log.connections or level > logging.INFO) and log.isEnabledFor(level):
-                log.log(level, "client left" if client.plugin else "client refused",
-                        extra={"fields": {**self.line(client), "reason": client.reason,
-                                          "seconds": round(time.monotonic() - client.since, 3)}})
+        level = logging.INFO if relay is not None or client.plugin == "(maintenance)" else logging.WARNING
+        wanted = client.reason and self.settings.log.connections and log.isEnabledFor(level)
+        if wanted and (level == logging.INFO or self.quota.allows(client.address.rpartition(":")[0], client.reason)):
+            log.log(level, "client left" if client.plugin else "client refused",
+                    extra={"fields": {**self.line(client), "reason": client.reason,
+                                      "seconds": round(time.monotonic() - client.since, 3)}})
         if self.draining and not self.clients:
             self._stop.set()
 
@@ -285,6 +292,7 @@ class Worker:
             now = self.loop.time()
             for pool in self.all_pools():
                 pool.sweep(now)
+            self.quota.sweep(now)
             if watchdog is not None:
                 systemd.notify(WATCHDOG="1")
             try:
@@ -310,7 +318,7 @@ class Worker:
                 log.warning("needs a restart", extra={"fields": {"setting": key}})
             self.apply(configuration)
             self.tls = tls
-            self.certificate_end = self._certificate_end()
+            self.certificates = self._certificates()
             log.info("reloaded", extra={"fields": {"fingerprint": configuration.fingerprint}})
         systemd.notify(READY="1")
 
