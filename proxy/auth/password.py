@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 
-from proxy.auth.scram import Verifier, make_verifier, parse_verifier
+from proxy.auth.scram import Verifier, derive, make_verifier, mock_verifier, parse_verifier
 
 
 def md5_hash(user: str, password: str) -> str:
@@ -22,6 +23,7 @@ def is_md5(stored: str) -> bool:
     return len(stored) == 35 and stored.startswith("md5") and all(c in "0123456789abcdef" for c in stored[3:])
 
 
+@functools.lru_cache(maxsize=1024)
 def verifier_of(stored: str, iterations: int) -> Verifier | None:
     """The SCRAM verifier that `stored` is or gives; None for an md5 hash."""
     try:
@@ -30,13 +32,14 @@ def verifier_of(stored: str, iterations: int) -> Verifier | None:
         return None if is_md5(stored) else make_verifier(stored, iterations)
 
 
-def matches(user: str, stored: str, offered: str) -> bool:
-    """Does a cleartext password fit what is stored, in whatever form it is stored?"""
-    if is_md5(stored):
-        return hmac.compare_digest(stored, md5_hash(user, offered))
-    try:
-        verifier = parse_verifier(stored)
-    except ValueError:
-        return hmac.compare_digest(stored.encode(), offered.encode())
-    made = make_verifier(offered, verifier.iterations, verifier.salt)
-    return hmac.compare_digest(made.stored_key, verifier.stored_key)
+def matches(user: str, stored: str | None, offered: str, iterations: int) -> bool:
+    """Does a cleartext password fit what is stored, in whatever form it is stored?
+
+    One PBKDF2 is computed whatever `stored` is, None for an unknown user included: the time tells nothing.
+    """
+    known = verifier_of(stored, iterations) if stored is not None else None
+    verifier = known or mock_verifier(user, iterations)
+    made = derive(offered, verifier.iterations, verifier.salt)
+    if known is not None:
+        return hmac.compare_digest(made.stored_key, known.stored_key)
+    return stored is not None and hmac.compare_digest(stored, md5_hash(user, offered))

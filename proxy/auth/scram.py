@@ -14,14 +14,11 @@ import hashlib
 import hmac
 import secrets
 from dataclasses import dataclass, field
-from typing import Any
 
-import scramp
+from proxy.auth.scram_client import BINDING, PLAIN, PLUS, prepared
+from proxy.errors import AuthenticationFailed, AuthorizationFailed, ClientFault, NotSupported
 
-from proxy.errors import AuthenticationFailed, ClientFault, NotSupported
-
-MECHANISM = "SCRAM-SHA-256"
-_MECH: Any = scramp.ScramMechanism(mechanism=MECHANISM)
+MECHANISM = PLAIN
 _MOCK_KEY = secrets.token_bytes(32)
 
 
@@ -57,8 +54,14 @@ def parse_verifier(text: str) -> Verifier:
 @functools.lru_cache(maxsize=1024)
 def make_verifier(password: str, iterations: int = 4096, salt: bytes | None = None) -> Verifier:
     """Cached: PBKDF2 is made to be slow, and a pool of clients logs in with the same password."""
-    salt, stored, server, iterations = _MECH.make_auth_info(password, iteration_count=iterations, salt=salt)
-    return Verifier(iterations, salt, stored, server)
+    return derive(password, iterations, secrets.token_bytes(16) if salt is None else salt)
+
+
+def derive(password: str, iterations: int, salt: bytes) -> Verifier:
+    """The same without the cache: for passwords that strangers send."""
+    salted = hashlib.pbkdf2_hmac("sha256", prepared(password), salt, iterations)
+    stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    return Verifier(iterations, salt, stored, hmac.digest(salted, b"Server Key", "sha256"))
 
 
 def mock_verifier(user: str, iterations: int = 4096) -> Verifier:
@@ -69,43 +72,68 @@ def mock_verifier(user: str, iterations: int = 4096) -> Verifier:
 class ScramServer:
     """Our side towards a client.  `first` and `final` take the client's messages and give ours.
 
-    Our own arithmetic, because scramp refuses the empty user name that libpq sends (PostgreSQL ignores the name in
-    SCRAM: it has the one of the startup packet).  The library stays for PBKDF2.
+    `end_point` is the hash of our certificate on this connection: with it SCRAM-SHA-256-PLUS is offered, and a client
+    that says "I could have bound, but you did not offer it" (`y`) tells of a man in the middle.  The name in the messages
+    is ignored, as PostgreSQL does: it has the one of the startup packet, and libpq sends none.
     """
 
-    def __init__(self, verifier: Verifier, *, real: bool = True) -> None:
+    def __init__(self, verifier: Verifier, *, real: bool = True, end_point: bytes | None = None, only_bound: bool = False) -> None:
         self._real = real
         self._verifier = verifier
-        self._gs2 = self._bare = self._server_first = self._nonce = b""
+        self._end_point = end_point
+        self.mechanisms = ((PLUS,) if end_point is not None else ()) + (() if only_bound else (PLAIN,))
+        self._bound = self._bare = self._server_first = self._nonce = b""
 
-    def first(self, message: bytes) -> bytes:
+    def first(self, message: bytes, mechanism: str = PLAIN) -> bytes:
         """client-first-message in, server-first-message out (RFC 5802 section 7)."""
         flag, comma, rest = message.partition(b",")
         authzid, comma_too, bare = rest.partition(b",")
         if not comma or not comma_too:
             raise ClientFault("malformed SCRAM message")
-        if flag not in (b"n", b"y"):
-            raise ClientFault("the client wants channel binding, which was not offered")
+        self._binding(flag, mechanism)
         if authzid:
             raise NotSupported("client uses authorization identity, but it is not supported")
         words = bare.split(b",")
+        if words[0].startswith(b"m="):
+            raise NotSupported("client requires an unsupported SCRAM extension")
         if len(words) < 2 or not words[0].startswith(b"n=") or not words[1].startswith(b"r="):
             raise ClientFault("malformed SCRAM message")
         nonce = words[1][2:]
         if not 1 <= len(nonce) <= 1024 or not all(0x21 <= byte <= 0x7E for byte in nonce):
             raise ClientFault("non-printable characters in SCRAM nonce")
-        self._gs2, self._bare = flag + b",,", bare
+        self._bound = flag + b",," + (self._end_point or b"" if mechanism == PLUS else b"")
+        self._bare = bare
         self._nonce = nonce + base64.b64encode(secrets.token_bytes(18))
         salt = base64.b64encode(self._verifier.salt)
         self._server_first = b"r=%b,s=%b,i=%d" % (self._nonce, salt, self._verifier.iterations)
         return self._server_first
 
+    def _binding(self, flag: bytes, mechanism: str) -> None:
+        """The gs2-cbind-flag must fit what was offered and chosen (RFC 5802 section 6)."""
+        if mechanism not in self.mechanisms:
+            raise ClientFault("client selected an invalid SASL authentication mechanism")
+        if flag in (b"n", b"y") and mechanism == PLUS:
+            raise ClientFault("malformed SCRAM message", detail="SCRAM-SHA-256-PLUS was selected, but the message does not bind.")
+        if flag == b"y" and self._end_point is not None:
+            raise AuthorizationFailed("SCRAM channel binding negotiation error", detail="The client supports SCRAM channel binding "
+                                      "but thinks the server does not.  However, this server does support channel binding.")
+        if flag.startswith(b"p="):
+            if mechanism != PLUS:
+                raise ClientFault("malformed SCRAM message",
+                                  detail="SCRAM-SHA-256 without channel binding was selected, but the message binds.")
+            if flag[2:] != BINDING.encode():
+                raise ClientFault("unsupported SCRAM channel-binding type")
+        elif flag not in (b"n", b"y"):
+            raise ClientFault("malformed SCRAM message")
+
     def final(self, message: bytes) -> bytes:
         """client-final-message in, server-final-message out; AuthenticationFailed for a wrong proof."""
         without_proof, found, proof64 = message.rpartition(b",p=")
         words = without_proof.split(b",")
-        if not found or len(words) < 2 or words[0] != b"c=" + base64.b64encode(self._gs2):
+        if not found or len(words) < 2 or not words[0].startswith(b"c="):
             raise ClientFault("malformed SCRAM message")
+        if words[0][2:] != base64.b64encode(self._bound):
+            raise AuthorizationFailed("SCRAM channel binding check failed")
         if words[1] != b"r=" + self._nonce:
             raise ClientFault("SCRAM nonce does not match")
         try:

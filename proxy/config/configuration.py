@@ -114,7 +114,7 @@ def read(paths: Sequence[str | Path] | None = None, *, environ: Mapping[str, str
     if not settings.users:
         warnings.append("switchboard.users: is empty, so nobody can log in")
     for name, user in settings.users.items():
-        if user.password is None and (user.method or settings.auth.method) != "trust":
+        if user.password is None and (user.method or settings.auth.method) != "trust" and not settings.auth.rules:
             node = section.get("users", name)
             problems.append(f"{node.place if node else ''}: switchboard.users.{name}: has no password; set one, or a "
                             "verifier made by `switchboard hash-password`, or method: trust")

@@ -10,13 +10,15 @@ import yaml
 from pydantic_core import PydanticUndefined
 
 from proxy.config.mistakes import CONNECTION_KEYS, SSL_KEYS
-from proxy.config.settings import PluginSettings, Provisioner, Section, Settings, User
+from proxy.config.settings import MapLine, PluginSettings, Provisioner, Rule, Section, Settings, User
 
 HEAD = """\
 # Every setting of Switchboard, with its default.  Made from proxy/config/settings.py: `switchboard config --reference`.
 # It is a section of app-config.yaml, or of a file of its own given with a second --config.
 """
 _EXAMPLES: dict[str, tuple[str, type[Section]]] = {"users": ("backstage", User), "plugin": ("catalog", PluginSettings)}
+_ITEMS: dict[str, tuple[str, str, type[Section]]] = {
+    "credentials": ("", "[]", Provisioner), "rules": ("", "[]", Rule), "maps": ("staff", "{}", MapLine)}
 
 
 def reference() -> str:
@@ -41,8 +43,10 @@ def _section(model: type[Section], indent: str) -> list[str]:
             key, inner = _EXAMPLES[name]
             lines += [f"{indent}{name}: {{}}", f"{indent}#  {key}:",
                       *(f"{indent}#    {line}" for line in _section(inner, ""))]
-        elif name == "credentials":
-            lines += [f"{indent}{name}: []", *(f"{indent}#  {line.strip()}" for line in _section(Provisioner, ""))]
+        elif name in _ITEMS:
+            key, opening, inner = _ITEMS[name]
+            lines += [f"{indent}{name}: {opening}", *([f"{indent}#  {key}:"] if key else []),
+                      *(f"{indent}#  {line.strip()}" for line in _section(inner, ""))]
         else:
             lines.append(f"{indent}{name}: {_plain(default)}")
     return lines

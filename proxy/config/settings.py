@@ -8,10 +8,21 @@ a PostgreSQL unit ("500ms", "30s", "5min", "2h", "1d"); 0 switches a timeout off
 from __future__ import annotations
 
 import enum
+import ipaddress
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, WithJsonSchema, create_model
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    WithJsonSchema,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(us|ms|s|min|h|d)?\s*")
@@ -66,8 +77,90 @@ class User(Section):
     maintenance: bool = setting(True, "May use the maintenance database `postgres` for its own plugins.")
 
 
+def several(value: object) -> object:
+    """One text stands for a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+Texts = Annotated[list[str], BeforeValidator(several)]
+
+
+class Rule(Section):
+    """One line in the manner of pg_hba.conf.  The first that matches decides how a client proves itself."""
+
+    type: Literal["all", "local", "host", "hostssl", "hostnossl"] = setting(
+        "all", "`local` is unix sockets, `host` TCP, `hostssl` TCP with TLS and `hostnossl` TCP without.")
+    address: Texts = setting(
+        ["all"], "CIDR networks or addresses of the client; `samehost` is this machine.")
+    users: Texts = setting(["all"], "Names; `/regex`; `all`.")
+    plugins: Texts = setting(["all"], "Plugin ids; `postgres` is the maintenance database; `all`.")
+    method: Literal["trust", "reject", "password", "md5", "scram-sha-256", "scram-sha-256-plus", "cert", "peer"] = setting(
+        ..., "How the client proves itself; `password` only over TLS or a unix socket, `cert` by its certificate's common name, "
+             "`peer` by the operating system's user of a unix socket.")
+    map: str | None = setting(None, "For `cert` and `peer`: an entry of `auth.maps`; unset: the names must be equal.")
+    clientcert: Literal["verify-ca", "verify-full"] | None = setting(
+        None, "Wants a client certificate besides the method; `verify-full`: of the user's own name (`map` applies).")
+
+    @field_validator("address")
+    @classmethod
+    def _addresses(cls, value: list[str]) -> list[str]:
+        for text in value:
+            if text not in ("all", "samehost"):
+                try:
+                    ipaddress.ip_network(text)
+                except ValueError as fault:
+                    raise ValueError(f"expected a network such as 10.0.0.0/8, an address, samehost or all: {fault}") from None
+        return value
+
+    @field_validator("users")
+    @classmethod
+    def _names(cls, value: list[str]) -> list[str]:
+        for text in value:
+            if text.startswith("/"):
+                regex(text[1:])
+        return value
+
+    @model_validator(mode="after")
+    def _possible(self) -> Rule:
+        if self.method == "peer" and self.type != "local":
+            raise ValueError("method peer needs type: local")
+        for asked, wanted in (("method cert", self.method == "cert"), ("method scram-sha-256-plus", self.method.endswith("plus")),
+                              ("clientcert", self.clientcert)):
+            if wanted and self.type != "hostssl":
+                raise ValueError(f"{asked} needs type: hostssl")
+        if self.method == "password" and self.type == "hostnossl":
+            raise ValueError("method password over plain TCP would show passwords to everybody; use scram-sha-256")
+        if self.map is not None and self.method not in ("cert", "peer") and self.clientcert != "verify-full":
+            raise ValueError("map is for method cert, method peer and clientcert: verify-full")
+        return self
+
+
+def regex(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as fault:
+        raise ValueError(f"not a regular expression: {fault}") from None
+
+
+class MapLine(Section):
+    """One line in the manner of pg_ident.conf."""
+
+    system: str = setting(..., "The name that the certificate or the operating system tells; `/regex` may have a group.")
+    user: str = setting(..., "The user that it may be; `\\1` is the group; `all`; `/regex`.")
+
+    @field_validator("system", "user")
+    @classmethod
+    def _regex(cls, value: str) -> str:
+        if value.startswith("/"):
+            regex(value[1:])
+        return value
+
+
 class Auth(Section):
     method: Method = setting(Method.SCRAM, "How clients prove themselves, unless their user says otherwise.")
+    rules: list[Rule] = setting(
+        [], "Who may log in from where and how; the first match decides, none refuses. Empty: everybody by `method`.")
+    maps: dict[str, list[MapLine]] = setting({}, "Names of certificates and of the operating system -> users, for rules.")
     scram_iterations: int = setting(
         4096, "PBKDF2 rounds of verifiers made from plain passwords (RFC 7677 section 4).", ge=4096, le=10_000_000)
     login_timeout: Seconds = setting(60.0, "Time for the whole login of a client.", unit="s")
@@ -81,6 +174,8 @@ class ClientTls(Section):
     certificate: str | None = setting(None, "Path of the PEM file with the certificate chain.")
     key: str | None = setting(None, "Path of the PEM file with the private key; unset: in `certificate`.")
     minimum_version: Literal["TLSv1.2", "TLSv1.3"] = setting("TLSv1.2", "The oldest protocol version accepted.")
+    client_ca: str | None = setting(
+        None, "Path of the PEM file with the authorities of client certificates; unset: none are asked for.")
 
 
 class Pool(Section):
@@ -188,7 +283,8 @@ class Settings(Section):
         "any", "`any` valid plugin id has a database by the prefix; `listed`: only those under backend.database.plugin.")
     max_clients: int = setting(10_000, "Clients at most, logged in or not.", unit="connections", ge=1)
     drain_timeout: Seconds = setting(30.0, "How long a stop waits for transactions to end.", unit="s")
-    users: dict[str, User] = setting({}, "Who may log in, by name.")
+    users: dict[str, User] = setting(
+        {}, "Who may log in, by name. The name `*` stands for whoever a rule with another proof than a password lets in.")
     auth: Auth = setting(Auth, "Login of clients.")
     tls: ClientTls = setting(ClientTls, "TLS towards clients.")
     pool: Pool = setting(Pool, "Upstream connections, per plugin.")
@@ -198,6 +294,18 @@ class Settings(Section):
     metrics: Metrics = setting(Metrics, "What is shown over HTTP.")
     log: Log = setting(Log, "Logging.")
     embedded: Embedded = setting(Embedded, "The PostgreSQL of our own.")
+
+    @model_validator(mode="after")
+    def _together(self) -> Settings:
+        for number, rule in enumerate(self.auth.rules):
+            where = f"auth.rules[{number}]"
+            if rule.type == "hostssl" and (self.tls.certificate is None or self.tls.mode == "disable"):
+                raise ValueError(f"{where}: type hostssl never matches without tls.certificate")
+            if (rule.method == "cert" or rule.clientcert) and self.tls.client_ca is None:
+                raise ValueError(f"{where}: client certificates need tls.client_ca")
+            if rule.map is not None and rule.map not in self.auth.maps:
+                raise ValueError(f"{where}: there is no map {rule.map!r} in auth.maps")
+        return self
 
     def pool_for(self, plugin: str) -> Pool:
         """`pool` with the plugin's overrides."""

@@ -6,19 +6,17 @@ PostgreSQL manual, "SSL Support", table "SSL Mode Descriptions"; RFC 5929 for th
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import ssl
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from asn1crypto import x509
-
 from proxy.config.target import SslMode, Tls
 from proxy.errors import OperatorFault, UpstreamFault
+from proxy.net.end_point import certificate_hash
+from proxy.wire.startup import ALPN
 
-ALPN = "postgresql"
 VERSIONS = {"TLSv1": ssl.TLSVersion.TLSv1, "TLSv1.1": ssl.TLSVersion.TLSv1_1, "TLSv1.2": ssl.TLSVersion.TLSv1_2,
             "TLSv1.3": ssl.TLSVersion.TLSv1_3}
 
@@ -100,13 +98,5 @@ def matches(certificate: dict[str, Any], name: str) -> bool:
 
 
 def end_point(sock: ssl.SSLSocket) -> bytes | None:
-    """tls-server-end-point: the server's certificate, hashed as its own signature is, but never weaker than SHA-256.
-    None when that signature has no single hash (Ed25519), for which RFC 5929 section 4.1 defines nothing."""
-    certificate = sock.getpeercert(binary_form=True)
-    if certificate is None:
-        return None
-    try:
-        name = x509.Certificate.load(certificate).hash_algo
-        return hashlib.new("sha256" if name in ("md5", "sha1") else name, certificate).digest()
-    except ValueError:
-        return None
+    """tls-server-end-point of a server that we are connected to."""
+    return certificate_hash(sock.getpeercert(binary_form=True))

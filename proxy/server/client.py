@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from proxy.config.settings import Method, Mode
+from proxy.auth.rules import Address
+from proxy.config.settings import Mode, User
 from proxy.config.target import Target
-from proxy.errors import Forbidden, LoginTimeout, NotSupported, ProxyError, SharedDatabase, TooManyConnections
-from proxy.net.drive import drive
+from proxy.errors import Forbidden, LoginTimeout, ProxyError
 from proxy.net.stream import MAX_GATEWAY_MESSAGE, Stream
 from proxy.pool.tally import Tally
 from proxy.pool.upstream import TRACKED
 from proxy.relay.relay import Relay
-from proxy.session.handshake import Login, greet, prove
+from proxy.server.admission import admit, destination
 from proxy.wire import messages
 from proxy.wire.startup import CancelRequest, Startup
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from proxy.server.worker import Worker
 
 log = logging.getLogger(__name__)
-MAINTENANCE = frozenset({"postgres", "template1"})
 NOT_FORWARDED = frozenset({"user", "database", "replication"})
 _TRACKED_LOWER = {name.lower(): name for name in TRACKED}
 
@@ -37,11 +36,13 @@ class Client:
 
     serial: int
     address: str
+    peer: Address | None = None           # None on a unix socket
     since: float = field(default_factory=monotonic)
     user: str = ""
     database: str = ""
     plugin: str = ""
     tls: bool = False
+    account: User | None = None           # what the configuration says of a proven user
     reason: str = ""
     relay: Relay | None = None
     tally: Tally | None = None
@@ -51,16 +52,15 @@ class Client:
 
 
 async def serve(worker: Worker, sock: socket.socket, client: Client) -> None:
-    """Greet, prove, route, lease, relay; one way out."""
+    """Admit, route, lease, relay; one way out."""
     stream, task, login = Stream(sock), worker.tasks[client], worker.logins
     login.begin(task)
     try:
-        hello = await _greet(worker, stream, client)
+        hello = await admit(worker, stream, client)
         if isinstance(hello, CancelRequest):
             await worker.cancel(hello)
             return
-        await _authenticate(worker, stream, client, hello)
-        target = _route(worker, client, hello)
+        target = destination(worker, client, hello)
         login.end(task)
         if target is None:
             await _maintain(worker, stream, client, hello)
@@ -84,72 +84,6 @@ async def serve(worker: Worker, sock: socket.socket, client: Client) -> None:
         login.end(task)
         stream.close()
         worker.parted(client)
-
-
-async def _greet(worker: Worker, stream: Stream, client: Client) -> Startup | CancelRequest:
-    if len(worker.clients) > worker.settings.max_clients:
-        # Cancels still get through: they are answered before anything is counted.
-        client.reason = "too many clients"
-    offered = worker.tls is not None and stream.sock.family != socket.AF_UNIX
-    required = worker.settings.tls.mode == "require" and stream.sock.family != socket.AF_UNIX
-    hello = await drive(greet(tls_offered=offered, tls_required=required), stream, context=worker.tls, server_side=True)
-    if isinstance(hello, CancelRequest):
-        return hello
-    client.tls = stream.encrypted
-    client.user, client.database = hello.user, hello.database
-    if client.reason:
-        raise TooManyConnections("sorry, too many clients already", hint="Raise switchboard.max_clients.")
-    if worker.draining:
-        raise _shutting_down()
-    return hello
-
-
-def _shutting_down() -> ProxyError:
-    fault = ProxyError("the database system is shutting down")
-    fault.sqlstate = "57P03"
-    return fault
-
-
-async def _authenticate(worker: Worker, stream: Stream, client: Client, hello: Startup) -> None:
-    user = worker.settings.users.get(hello.user)
-    auth = worker.settings.auth
-    method = (user.method if user else None) or auth.method
-    stored = None
-    if user is not None:
-        stored = user.password.get_secret_value() if user.password is not None else None
-        if stored is None and method is Method.TRUST:
-            stored = ""
-    elif method is Method.TRUST:
-        method = Method.SCRAM                 # a stranger must not learn that trust exists
-    try:
-        if method is not Method.TRUST:
-            await drive(prove(Login(hello.user, method, stored, auth.scram_iterations)), stream, server_side=True)
-    except ProxyError as fault:
-        worker.auth_failures["unknown user" if user is None else fault.sqlstate] += 1
-        raise
-    if hello.parameters.get("replication", "false").lower() not in ("false", "off", "no", "0"):
-        raise NotSupported("replication connections are not supported through the proxy",
-                           hint="Connect to the database server itself for replication.")
-
-
-def _route(worker: Worker, client: Client, hello: Startup) -> Target | None:
-    """Where this client wants to go; None is the maintenance gateway."""
-    if hello.database in MAINTENANCE:
-        return None
-    try:
-        target = worker.route(hello.database, hello.parameters.get("application_name", ""))
-    except SharedDatabase:
-        if not worker.settings.users[hello.user].maintenance:
-            raise
-        return None                           # Backstage asks for its schemas there
-    plugins = worker.settings.users[hello.user].plugins
-    if "*" not in plugins and target.plugin not in plugins:
-        raise Forbidden(f'permission denied for database "{hello.database}"',
-                        detail=f'User "{hello.user}" may not use plugin {target.plugin}.',
-                        hint=f"Add the plugin to switchboard.users.{hello.user}.plugins.")
-    if not target.engine.speaks_postgres:
-        raise NotSupported(f"plugin {target.plugin} lives in {target.engine}, which is not served over this protocol")
-    return target
 
 
 async def _ride(worker: Worker, stream: Stream, client: Client, hello: Startup, target: Target) -> None:
@@ -223,12 +157,11 @@ async def _refuse(worker: Worker, stream: Stream, client: Client, fault: ProxyEr
 
 
 async def _maintain(worker: Worker, stream: Stream, client: Client, hello: Startup) -> None:
-    user = worker.settings.users[hello.user]
-    if not user.maintenance:
+    if client.account is None or not client.account.maintenance:
         raise Forbidden(f'permission denied for database "{hello.database}"')
     stream.limit = MAX_GATEWAY_MESSAGE
     client.plugin = "(maintenance)"
     if worker.settings.log.connections:
         log.info("client let in", extra={"fields": worker.line(client)})
-    await worker.maintain(stream, hello)
+    await worker.maintain(stream, hello, client.account)
     client.reason = "client said goodbye"

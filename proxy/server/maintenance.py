@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from proxy.config.settings import User
 from proxy.config.target import Target
 from proxy.errors import Forbidden, ProxyError
 from proxy.gateway.maintenance import Maintenance
@@ -21,10 +22,10 @@ VERSION = "16.0"
 class UserPlaces:
     """The gateway's Places for one user, in `database`."""
 
-    def __init__(self, worker: Worker, user: str, database: str, application_name: str) -> None:
+    def __init__(self, worker: Worker, user: str, account: User, database: str, application_name: str) -> None:
         self.configuration, self.provision = worker.configuration, worker.provision
         self.user, self.database, self.application_name = user, database, application_name
-        self.plugins = worker.settings.users[user].plugins
+        self.plugins = account.plugins
         self.targets = [target for target in self.configuration.targets() if self._mine(target)]
         self.exists, self.create, self.has_schema = self.provision.exists, self.provision.create, self.provision.has_schema
 
@@ -51,12 +52,12 @@ class UserPlaces:
         return await self.provision.create_schema(target)
 
 
-async def maintain(worker: Worker, stream: Stream, hello: Startup) -> None:
+async def maintain(worker: Worker, stream: Stream, hello: Startup, account: User) -> None:
     """Answer a client of `postgres`, or of a database that plugins share, until it leaves."""
     pid, secret = worker.keys.invent(length=hello.secret_length)
     name = hello.parameters.get("application_name", "")
     engine = Maintenance(user=hello.user, pid=pid, version=VERSION, database=hello.database,
-                         places=UserPlaces(worker, hello.user, hello.database, name))
+                         places=UserPlaces(worker, hello.user, account, hello.database, name))
     parameters = {"server_version": VERSION, "server_encoding": "UTF8", "client_encoding": "UTF8",
                   "DateStyle": "ISO, MDY", "TimeZone": "UTC", "IntervalStyle": "postgres", "integer_datetimes": "on",
                   "standard_conforming_strings": "on", "is_superuser": "off", "session_authorization": hello.user,

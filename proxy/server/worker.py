@@ -19,11 +19,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from proxy.auth.rules import Rules
 from proxy.config.generate import changes_needing_restart
 from proxy.config.routing import APPLICATION_PREFIX
+from proxy.config.settings import User
 from proxy.config.target import Target
 from proxy.errors import ConfigProblems, OperatorFault, ProxyError, Shutdown, TooManyConnections
 from proxy.net.deadline import Deadline
+from proxy.net.peer import address_of
 from proxy.net.tasks import keep
 from proxy.net.tls import not_after, not_after_text, server_context
 from proxy.pool.pool import Pool
@@ -63,6 +66,7 @@ class Worker:
         self.provision = Provision(self.settings, self.mint)
         self.reach = Reach(self.mint)
         self.keys = CancelKeys()
+        self.rules = self._rules()
         self.routes: dict[tuple[str, str], Target] = {}       # of this configuration, by database and application_name
         self.pools: dict[str, Pool] = {}
         self.old_pools: list[Pool] = []
@@ -90,6 +94,10 @@ class Worker:
         found += [{"which": "upstream", "plugin": target.plugin, "not_after": not_after_text(target.server.tls.cert)}
                   for target in self.configuration.targets() if target.server is not None and target.server.tls.cert]
         return found
+
+    def _rules(self) -> Rules | None:
+        rules = self.settings.auth.rules
+        return Rules(rules) if rules else None
 
     # -- listening ----------------------------------------------------------------------------------------
 
@@ -165,7 +173,7 @@ class Worker:
                 return
             sock.setblocking(False)
             self.served += 1
-            client = Client(self.served, f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix")
+            client = Client(self.served, f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix", address_of(peer))
             self.clients.add(client)
             self.tasks[client] = keep(serve(self, sock, client), name=f"client {self.served}")
 
@@ -246,10 +254,10 @@ class Worker:
     def snapshot(self) -> dict[str, Any]:
         return snapshot(self)
 
-    async def maintain(self, stream: Stream, hello: Startup) -> None:
+    async def maintain(self, stream: Stream, hello: Startup, account: User) -> None:
         from proxy.server.maintenance import maintain
 
-        await maintain(self, stream, hello)
+        await maintain(self, stream, hello, account)
 
     def parted(self, client: Client) -> None:
         """The one way out: counters down, one line."""
@@ -324,6 +332,7 @@ class Worker:
 
     def apply(self, configuration: Configuration) -> None:
         self.configuration, self.settings = configuration, configuration.settings
+        self.rules = self._rules()
         self.routes.clear()
         self.logins.seconds = self.settings.auth.login_timeout
         self.provision.settings = configuration.settings

@@ -15,19 +15,26 @@ from proxy.auth import password as passwords
 from proxy.auth.scram import MECHANISM, ScramServer, mock_verifier
 from proxy.config.settings import Method
 from proxy.errors import AuthenticationFailed, AuthorizationFailed, ClientFault
-from proxy.session.effects import Ask, Dialogue, Send
+from proxy.session.effects import Ask, Dialogue, Send, Work
 from proxy.wire import messages
 from proxy.wire.startup import ALPN, NEWEST_MINOR, CancelRequest, DirectTls, GSSENCRequest, SSLRequest, Startup
+
+SLOW = 20_000               # rounds of PBKDF2 that take more than some milliseconds: not on the loop
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """How one user proves itself.  `stored` is what the configuration holds; None: nobody of that name."""
+    """How one user proves itself.  `stored` is what the configuration holds; None: nobody of that name.
+
+    `end_point`: the hash of our certificate, where there is TLS; `only_bound` refuses SCRAM without it.
+    """
 
     user: str
     method: Method
     stored: str | None = field(repr=False)
     iterations: int = 4096
+    end_point: bytes | None = None
+    only_bound: bool = False
 
 
 def greet(*, tls_offered: bool, tls_required: bool = False) -> Dialogue[Startup | CancelRequest]:
@@ -75,12 +82,8 @@ def prove(login: Login) -> Dialogue[None]:
         if stored is None:
             raise failed
         return
-    # A stored SCRAM verifier cannot answer md5, an md5 hash cannot answer SCRAM: use what the stored form can.
-    if stored is not None and method is not Method.PASSWORD:
-        if passwords.is_md5(stored):
-            method = Method.MD5
-        elif stored.startswith(MECHANISM + "$"):
-            method = Method.SCRAM
+    if method is Method.MD5 and stored is not None and stored.startswith(MECHANISM + "$"):
+        method = Method.SCRAM                 # PostgreSQL: md5 means SCRAM for who has a SCRAM verifier
     try:
         match method:
             case Method.SCRAM:
@@ -114,9 +117,7 @@ def _text(body: bytes) -> str:
 def _cleartext(login: Login) -> Dialogue[None]:
     yield Send(messages.authentication(messages.AUTH_CLEARTEXT))
     offered = _text((yield from _password()))
-    # The comparison runs for unknown users too, against something that nobody can know.
-    stored = login.stored if login.stored is not None else str(mock_verifier(login.user, login.iterations))
-    if not passwords.matches(login.user, stored, offered) or login.stored is None:
+    if not (yield Work(lambda: passwords.matches(login.user, login.stored, offered, login.iterations))):
         raise AuthenticationFailed("wrong password")
 
 
@@ -132,19 +133,25 @@ def _md5(login: Login) -> Dialogue[None]:
 
 
 def _scram(login: Login) -> Dialogue[None]:
-    verifier = passwords.verifier_of(login.stored, login.iterations) if login.stored is not None else None
-    server = ScramServer(verifier or mock_verifier(login.user, login.iterations), real=verifier is not None)
-    yield Send(messages.authentication(messages.AUTH_SASL, MECHANISM.encode() + b"\0\0"))
+    verifier = None
+    if login.stored is not None:
+        stored = login.stored
+        if login.iterations > SLOW and not stored.startswith(MECHANISM + "$"):
+            verifier = yield Work(lambda: passwords.verifier_of(stored, login.iterations))
+        else:
+            verifier = passwords.verifier_of(stored, login.iterations)
+    server = ScramServer(verifier or mock_verifier(login.user, login.iterations), real=verifier is not None,
+                         end_point=login.end_point, only_bound=login.only_bound)
+    offer = b"".join(name.encode() + b"\0" for name in server.mechanisms) + b"\0"
+    yield Send(messages.authentication(messages.AUTH_SASL, offer))
     first = yield from _password()
     # SASLInitialResponse: mechanism, NUL, int32 length, data
     name, _, rest = first.partition(b"\0")
-    if name != MECHANISM.encode():
-        raise ClientFault("client selected an invalid SASL authentication mechanism")
     if len(rest) < 4:
         raise ClientFault("malformed SASL initial response")
     (length,) = struct.unpack_from("!i", rest)
     if length != len(rest) - 4:
         raise ClientFault("malformed SASL initial response")
-    yield Send(messages.authentication(messages.AUTH_SASL_CONTINUE, server.first(rest[4:])))
+    yield Send(messages.authentication(messages.AUTH_SASL_CONTINUE, server.first(rest[4:], name.decode("latin-1"))))
     final = server.final((yield from _password()))
     yield Send(messages.authentication(messages.AUTH_SASL_FINAL, final))

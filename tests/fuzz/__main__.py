@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from proxy.auth.scram import ScramServer, make_verifier, parse_verifier
-from proxy.auth.scram_client import ScramClient
+from proxy.auth.scram_client import PLAIN, PLUS, ScramClient
 from proxy.config.connection_string import BadConnectionString, parse
 from proxy.config.target import Secret
 from proxy.errors import ClientFault, UpstreamFault
@@ -52,12 +52,13 @@ def fuzz_upstream(data: bytes) -> None:
 
 def fuzz_scram_server(data: bytes) -> None:
     first, _, final = data.partition(b"\n")
-    server = ScramServer(VERIFIER)
-    try:
-        server.first(first)
-        server.final(final)
-    except ClientFault:
-        pass
+    for mechanism, end_point in ((PLAIN, None), (PLAIN, b"hash"), (PLUS, b"hash")):
+        server = ScramServer(VERIFIER, end_point=end_point)
+        try:
+            server.first(first, mechanism)
+            server.final(final)
+        except ClientFault:
+            pass
 
 
 def fuzz_scram_client(data: bytes) -> None:
@@ -98,7 +99,8 @@ CORPUS: dict[Callable[[bytes], None], list[bytes]] = {
     fuzz_client: [messages.query("select 1"), messages.message(b"P", b"s\0select 1\0\0\0"), messages.message(b"d", b"x" * 40) * 30],
     fuzz_upstream: [messages.message(b"D", b"\0\1\0\0\0\2hi") * 60 + messages.ready_for_query(), messages.message(b"G", b"\0\0\0"),
                     messages.fields(b"E", {"S": "ERROR", "C": "22012", "M": "x"}), messages.parameter_status("a", "b")],
-    fuzz_scram_server: [b"n,,n=,r=abc\nc=biws,r=abc,p=AAAA", b"y,,n=u,r=x\nc=eSws,r=x,p="],
+    fuzz_scram_server: [b"n,,n=,r=abc\nc=biws,r=abc,p=AAAA", b"y,,n=u,r=x\nc=eSws,r=x,p=",
+                        b"p=tls-server-end-point,,n=,r=abc\nc=cD10bHM=,r=abc,p=AAAA"],
     fuzz_scram_client: [b"r=abc,s=MDEyMw==,i=4096\nv=AAAA", b"e=other-error\n"],
     fuzz_fields: [b"SERROR\0C22012\0\0", b"TimeZone\0UTC\0"],
     fuzz_text: [b"postgresql://u:p@h:5432/db?sslmode=require", b"SCRAM-SHA-256$4096:c2FsdA==$a:b", b"socket:/x?db=y"],

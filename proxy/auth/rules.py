@@ -1,0 +1,121 @@
+"""Who may log in how, in the manner of pg_hba.conf and pg_ident.conf.
+
+    rules:
+    - {type: local, users: [backup], method: peer, map: staff}
+    - {type: hostssl, address: 10.0.0.0/8, users: [/^bs_], plugins: [catalog, search], method: scram-sha-256}
+    - {address: [127.0.0.1, '::1'], method: md5}
+    - {method: reject}                        # what no rule matches is refused too, in other words
+
+The first rule that matches decides; there is no falling through to the next when the proof fails.  The plugin is the
+one that the client asks for; an unknown one matches `all` only.  A name that a certificate or the operating system
+vouches for is a user's when it is the same, or when a line of the rule's map says so.
+
+PostgreSQL manual, "The pg_hba.conf File" and "User Name Maps".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+
+from proxy.config.settings import MapLine, Rule
+from proxy.errors import AuthorizationFailed
+
+ALL = frozenset({"all", "*"})
+Address = IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who asks for what from where.  `address` is None on a unix socket; `near`: it comes from this machine."""
+
+    user: str
+    database: str
+    plugin: str | None = None
+    address: Address | None = None
+    near: bool = False
+    tls: bool = False
+
+    @property
+    def shown(self) -> str:
+        """As PostgreSQL words it."""
+        host = "[local]" if self.address is None else self.address
+        encryption = "SSL encryption" if self.tls else "no encryption"
+        return f'host "{host}", user "{self.user}", database "{self.database}", {encryption}'
+
+
+class Rules:
+    """The rules of one configuration, with what is slow done once."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self._rules = [(rule, _Words(rule.users), frozenset(rule.plugins), _networks(rule.address)) for rule in rules]
+
+    def decide(self, caller: Caller) -> Rule:
+        """The rule for this caller; AuthorizationFailed where there is none, or where it rejects."""
+        for rule, users, plugins, networks in self._rules:
+            if (_type(rule.type, caller) and _from(rule, networks, caller) and users.match(caller.user)
+                    and (caller.plugin in plugins or not plugins.isdisjoint(ALL))):
+                if rule.method == "reject":
+                    raise AuthorizationFailed(f"pg_hba.conf rejects connection for {caller.shown}",
+                                              hint="A rule of switchboard.auth.rules says so.")
+                return rule
+        raise AuthorizationFailed(f"no pg_hba.conf entry for {caller.shown}",
+                                  hint="No rule of switchboard.auth.rules matches.")
+
+
+class _Words:
+    def __init__(self, words: Sequence[str]) -> None:
+        self._all = not ALL.isdisjoint(words)
+        self._names = frozenset(word for word in words if not word.startswith("/"))
+        self._expressions = [re.compile(word[1:]) for word in words if word.startswith("/")]
+
+    def match(self, name: str) -> bool:
+        return self._all or name in self._names or any(expression.search(name) for expression in self._expressions)
+
+
+def _type(wanted: str, caller: Caller) -> bool:
+    match wanted:
+        case "all":
+            return True
+        case "local":
+            return caller.address is None
+        case "hostssl":
+            return caller.address is not None and caller.tls
+        case "hostnossl":
+            return caller.address is not None and not caller.tls
+        case _:
+            return caller.address is not None
+
+
+def _networks(words: Sequence[str]) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(ip_network(word) for word in words if word not in ("all", "samehost"))
+
+
+def _from(rule: Rule, networks: tuple[IPv4Network | IPv6Network, ...], caller: Caller) -> bool:
+    return ("all" in rule.address or (caller.near and "samehost" in rule.address)
+            or (caller.address is not None and any(caller.address in network for network in networks)))
+
+
+def may_be(system: str, user: str, lines: Sequence[MapLine] | None) -> bool:
+    """May who is `system` to the certificate authority or the operating system log in as `user`?  None: no map."""
+    if lines is None:
+        return system == user
+    return any(_maps(line, system, user) for line in lines)
+
+
+def _maps(line: MapLine, system: str, user: str) -> bool:
+    wanted = line.user
+    if line.system.startswith("/"):
+        found = re.search(line.system[1:], system)
+        if found is None:
+            return False
+        if not wanted.startswith("/") and "\\1" in wanted:
+            wanted = wanted.replace("\\1", (found[1] or "") if found.re.groups else "")
+            return wanted == user             # what came out of a name is a name, never a word with a meaning
+    elif line.system != system:
+        return False
+    if wanted == "all":
+        return True
+    return re.search(wanted[1:], user) is not None if wanted.startswith("/") else wanted == user

@@ -1,0 +1,207 @@
+"""Who gets in: the first half of a client's life.
+
+`admit` greets, finds the rule for this caller, asks for the proof that it wants, and looks where the user may go.  It
+says no in the same words and the same time to a wrong password and to a user that does not exist.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+from proxy.auth.password import is_md5
+from proxy.auth.rules import Caller, may_be
+from proxy.config.settings import MapLine, Method, Rule, User
+from proxy.config.target import Target
+from proxy.errors import (
+    AuthenticationFailed,
+    AuthorizationFailed,
+    ClientFault,
+    Forbidden,
+    NotSupported,
+    ProxyError,
+    SharedDatabase,
+    TooManyConnections,
+)
+from proxy.net.drive import drive
+from proxy.net.peer import address_of, system_user
+from proxy.net.stream import Stream
+from proxy.net.tls import ServerContext, common_name
+from proxy.session.handshake import Login, greet, prove
+from proxy.wire.startup import CancelRequest, Startup
+
+if TYPE_CHECKING:
+    from proxy.server.client import Client
+    from proxy.server.worker import Worker
+
+MAINTENANCE = frozenset({"postgres", "template1"})
+_OFF = ("false", "off", "no", "0")
+
+
+async def admit(worker: Worker, stream: Stream, client: Client) -> Startup | CancelRequest:
+    """From the first byte to a proven user.  Raises what the client is told."""
+    hello = await _greet(worker, stream, client)
+    if isinstance(hello, CancelRequest):
+        return hello
+    try:
+        client.account = await _authenticate(worker, stream, client, hello)
+    except ProxyError as fault:
+        worker.auth_failures["unknown user" if account(worker, hello.user) is None else fault.sqlstate] += 1
+        raise
+    if hello.parameters.get("replication", "false").lower() not in _OFF:
+        raise NotSupported("replication connections are not supported through the proxy",
+                           hint="Connect to the database server itself for replication.")
+    return hello
+
+
+async def _greet(worker: Worker, stream: Stream, client: Client) -> Startup | CancelRequest:
+    if len(worker.clients) > worker.settings.max_clients:
+        # Cancels still get through: they are answered before anything is counted.
+        client.reason = "too many clients"
+    offered = worker.tls is not None and stream.sock.family != socket.AF_UNIX
+    required = worker.settings.tls.mode == "require" and stream.sock.family != socket.AF_UNIX
+    hello = await drive(greet(tls_offered=offered, tls_required=required), stream, context=worker.tls, server_side=True)
+    if isinstance(hello, CancelRequest):
+        return hello
+    client.tls = stream.encrypted
+    client.user, client.database = hello.user, hello.database
+    if client.reason:
+        raise TooManyConnections("sorry, too many clients already", hint="Raise switchboard.max_clients.")
+    if worker.draining:
+        raise _shutting_down()
+    return hello
+
+
+def _shutting_down() -> ProxyError:
+    fault = ProxyError("the database system is shutting down")
+    fault.sqlstate = "57P03"
+    return fault
+
+
+def account(worker: Worker, name: str) -> User | None:
+    """What the configuration says of a user; None: nobody of that name."""
+    return worker.settings.users.get(name) if name != "*" else None
+
+
+async def _authenticate(worker: Worker, stream: Stream, client: Client, hello: Startup) -> User:
+    user = account(worker, hello.user)
+    rule = worker.rules.decide(_caller(worker, stream, client, hello)) if worker.rules is not None else None
+    if rule is None:
+        return await _by_settings(worker, stream, hello, user)
+    if rule.clientcert is not None:
+        _certificate(worker, stream, rule, hello.user)
+    match rule.method:
+        case "cert" | "peer":
+            return _vouched(worker, stream, rule, hello.user, user)
+        case "trust":
+            return _known(worker, user, hello.user, rule.method)
+        case "password" if not (stream.encrypted or stream.sock.family == socket.AF_UNIX):
+            raise AuthorizationFailed("a cleartext password is asked for over TLS or a unix socket only",
+                                      hint="Connect with sslmode=require, or give the rule method: scram-sha-256.")
+        case "password" | "md5" | "scram-sha-256":
+            return await _by_password(worker, stream, hello, user, Method(rule.method))
+        case _:
+            return await _by_password(worker, stream, hello, user, Method.SCRAM, only_bound=True)
+
+
+async def _by_settings(worker: Worker, stream: Stream, hello: Startup, user: User | None) -> User:
+    """Without rules: as the user's `method`, or `auth.method`, says."""
+    method = (user.method if user is not None else None) or worker.settings.auth.method
+    if method is Method.TRUST:
+        if user is not None:
+            return user
+        method = Method.SCRAM                 # a stranger must not learn that trust exists
+    if method is Method.SCRAM and user is not None and user.password is not None and is_md5(user.password.get_secret_value()):
+        method = Method.MD5                   # all that such a hash can answer
+    return await _by_password(worker, stream, hello, user, method)
+
+
+async def _by_password(worker: Worker, stream: Stream, hello: Startup, user: User | None, method: Method, *,
+                       only_bound: bool = False) -> User:
+    stored = user.password.get_secret_value() if user is not None and user.password is not None else None
+    context = getattr(stream.sock, "context", None)
+    login = Login(hello.user, method, stored, worker.settings.auth.scram_iterations,
+                  end_point=context.end_point if isinstance(context, ServerContext) else None, only_bound=only_bound)
+    if only_bound and login.end_point is None:
+        raise AuthorizationFailed("channel binding is required, and this connection cannot be bound")
+    await drive(prove(login), stream, server_side=True)
+    assert user is not None                   # prove lets nobody in without `stored`
+    return user
+
+
+def _caller(worker: Worker, stream: Stream, client: Client, hello: Startup) -> Caller:
+    plugin: str | None
+    if hello.database in MAINTENANCE:
+        plugin = "postgres"
+    else:
+        try:
+            plugin = worker.route(hello.database, hello.parameters.get("application_name", "")).plugin
+        except SharedDatabase:
+            plugin = "postgres"
+        except ProxyError:
+            plugin = None                     # told after the login only
+    address = client.peer
+    near = address is not None and (address.is_loopback or address == address_of(stream.sock.getsockname()))
+    return Caller(user=hello.user, database=hello.database, plugin=plugin, address=address, near=near, tls=stream.encrypted)
+
+
+def _certificate(worker: Worker, stream: Stream, rule: Rule, name: str) -> None:
+    """`clientcert`, besides another method."""
+    found = common_name(stream.sock)
+    if found is None:
+        raise AuthorizationFailed("connection requires a valid client certificate")
+    if rule.clientcert == "verify-full" and not may_be(found, name, _lines(worker, rule)):
+        raise AuthorizationFailed(f'certificate authentication failed for user "{name}"')
+
+
+def _vouched(worker: Worker, stream: Stream, rule: Rule, name: str, user: User | None) -> User:
+    """By the certificate authority or by the operating system."""
+    if rule.method == "cert":
+        found = common_name(stream.sock)
+        if found is None:
+            raise AuthorizationFailed("connection requires a valid client certificate")
+    else:
+        found = system_user(stream.sock)
+    if found is None or not may_be(found, name, _lines(worker, rule)):
+        raise _unproven(rule.method, name)
+    return _known(worker, user, name, rule.method)
+
+
+def _lines(worker: Worker, rule: Rule) -> list[MapLine] | None:
+    return worker.settings.auth.maps[rule.map] if rule.map is not None else None
+
+
+def _known(worker: Worker, user: User | None, name: str, method: str) -> User:
+    """Who is proven otherwise than by a password needs no entry of their own, when there is one for everybody else."""
+    found = user or (worker.settings.users.get("*") if name != "*" else None)
+    if found is None:
+        raise _unproven(method, name)
+    return found
+
+
+def _unproven(method: str, name: str) -> ClientFault:
+    words = {"cert": "certificate", "peer": "Peer", "trust": '"trust"'}
+    fault = AuthenticationFailed(f'{words[method]} authentication failed for user "{name}"')
+    fault.sqlstate = AuthorizationFailed.sqlstate      # PostgreSQL: 28P01 is for passwords
+    return fault
+
+
+def destination(worker: Worker, client: Client, hello: Startup) -> Target | None:
+    """Where a proven user wants to go and may; None is the maintenance gateway."""
+    assert client.account is not None
+    if hello.database in MAINTENANCE:
+        return None
+    try:
+        target = worker.route(hello.database, hello.parameters.get("application_name", ""))
+    except SharedDatabase:
+        if not client.account.maintenance:
+            raise
+        return None                           # Backstage asks for its schemas there
+    plugins = client.account.plugins
+    if "*" not in plugins and target.plugin not in plugins:
+        raise Forbidden(f'permission denied for database "{hello.database}"',
+                        detail=f'User "{hello.user}" may not use plugin {target.plugin}.',
+                        hint=f"Add the plugin to switchboard.users.{hello.user}.plugins.")
+    if not target.engine.speaks_postgres:
+        raise NotSupported(f"plugin {target.plugin} lives in {target.engine}, which is not served over this protocol")
+    return target
