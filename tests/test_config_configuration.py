@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from proxy.config.configuration import Configuration, read
-from proxy.config.target import Engine
+from proxy.config.target import AzureToken, Credential, Engine, PasswordCommand, Secret, Session, SslMode
 from proxy.errors import ConfigProblems, UnknownDatabase
 
 BASE = """
@@ -117,6 +117,39 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
     found = "\n".join(caught.value.problems)
     assert "app-config.yaml:8:36: backend.database.plugin.catalog.connection.port: expected a port from 1 to 65535" in found
     assert "abc" not in found
-    assert "type 'rds' needs tokens" in found
+    assert "app-config.yaml:9:35: backend.database.plugin.search.connection.ssl: is missing; RDS takes tokens over TLS only" in found
     assert "drain_timeout" in found
     assert "s3cret" not in found
+
+
+def test_clusters_tokens_and_libpqs_words(tmp_path: Path) -> None:
+    text = BASE.replace("catalog: {}", """catalog:
+        connection: {host: 'a,b', port: '1,2', target_session_attrs: read-write, sslmode: prefer, passwordCommand: pass db}
+      search: {connection: 'postgresql://u:pw@h1:1,h2:2/db?target_session_attrs=standby'}
+      tech: {connection: {type: azure, tokenCredential: {clientId: id}}}""").replace(", password: s3cret}", "}")
+    found = config(tmp_path, text)
+    catalog, search, tech = (found.target(plugin) for plugin in ("catalog", "search", "tech"))
+    assert str(catalog) == "a:1,b:2/backstage_plugin_catalog"
+    assert catalog.server is not None
+    assert (catalog.server.session, catalog.server.tls.mode) == (Session.READ_WRITE, SslMode.PREFER)
+    assert catalog.credential == Credential(user="bs", source=PasswordCommand(arguments=("pass", "db")))
+    assert str(search) == "h1:1,h2:2/db"
+    assert search.server is not None
+    assert search.server.session is Session.STANDBY
+    assert search.credential == Credential(user="u", password=Secret("pw"))
+    assert tech.credential == Credential(user="bs", source=AzureToken(client_id="id"))
+
+
+@pytest.mark.parametrize(("connection", "problem"), [
+    ("{host: db, target_session_attrs: rw}", "8:62: backend.database.plugin.catalog.connection.target_session_attrs: expected any"),
+    ("{host: 'a,b', port: '1,2,3'}", "backend.database.plugin.catalog.connection.port: cannot match 3 port numbers to 2 hosts"),
+    ("{type: cloudsql, instance: 'p:r:i', user: u, host: null}", "catalog.connection.host: is missing"),
+    ("'postgresql://h1,h2:x/db'", "catalog.connection: the connection string is not a URL"),
+    ("'postgresql://h1:1,h2:2/db?channel_binding=yes'", "8:29: backend.database.plugin.catalog.connection.channel_binding: expected"),
+])
+def test_mistakes_in_connections(tmp_path: Path, connection: str, problem: str) -> None:
+    text = BASE.replace("catalog: {}", f"catalog: {{connection: {connection}}}").replace("{host: db, port: 5433, user: bs", "{user: bs")
+    with pytest.raises(ConfigProblems) as caught:
+        config(tmp_path, text)
+    assert problem in str(caught.value)
+    assert "s3cret" not in str(caught.value)

@@ -74,7 +74,7 @@ MISTAKES = [
     ("      host: db", "      port: 70000", "a.yaml:5:13: backend.database.connection.port: expected a port from 1 to 65535, got 7"),
     ("          database: fox", "          port: 0", "a.yaml:11:17: backend.database.plugin.auth.connection.port: expected a port"),
     ("    connection:\n      host: db", "    connection:\n      type: rds\n      host: db",
-     "a.yaml:5:13: backend.database.connection.type"),
+     "a.yaml:5:13: backend.database.connection.port: is missing; type rds needs host, port, user"),
     ("    plugin:\n", "    prefix: ''\n    plugin:\n", "a.yaml:8:13: backend.database.prefix: must not be empty"),
     ("    plugin:\n", "    ensureExists: maybe\n    plugin:\n", "a.yaml:8:19: backend.database.ensureExists: expected true or false"),
     ("      auth:", "      au th:", "backend.database.plugin.au th: not a valid plugin id"),

@@ -21,7 +21,7 @@ CASES = [json.loads(line) for line in (Path(__file__).parent / "golden/resolver_
 # Backstage refuses these later than at resolution, for reasons that are not ours: knex' own pool, a missing driver.
 NOT_OURS = ("Tarn: ", "Knex: run", "Cannot read properties of undefined (reading 'on')")
 # We refuse at the start what Backstage would only find out by dialling.
-STRICTER = ("type '", "expected an object or a connection string", "expected a port")
+STRICTER = ("type '", "expected an object or a connection string", "expected a port", "expected disable, allow")
 # Known differences, each for a reason.
 DIFFERENT = {
     "rnd/0453": "the guide's own example: a plugin on SQLite beside a base that is a PostgreSQL URL",

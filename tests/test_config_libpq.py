@@ -29,7 +29,7 @@ def test_places(host: object, port: object, want: list[tuple[str, int]]) -> None
 @pytest.mark.parametrize(("connection", "key", "problem"), [
     ({"host": "a,b", "port": "1,2,3"}, "port", "cannot match 3 port numbers to 2 hosts"),
     ({"port": "1,2"}, "port", "cannot match"),
-    ({"port": "x"}, "port", "expected a port, got 'x'"),
+    ({"port": "x"}, "port", "expected a port from 1 to 65535, and this is no number"),
     ({"port": 70000}, "port", "expected a port"),
     ({"target_session_attrs": "writer"}, "target_session_attrs", "expected any, read-write, read-only, primary, standby"),
     ({"load_balance_hosts": "yes"}, "load_balance_hosts", "expected disable or random"),

@@ -73,10 +73,16 @@ def schema() -> str:
 _BOOLEAN = {"type": ["boolean", "string"]}
 _CLIENT = {"enum": ["pg", "better-sqlite3", "mysql2", "embedded-postgres"]}
 _NOTES = {
-    "host": "Host name, address, or the folder of a unix socket.", "port": "Port; 5432 when it is missing (MySQL: 3306).",
+    "host": "Host name, address, or the folder of a unix socket; several by commas.",
+    "port": "Port; 5432 when it is missing (MySQL: 3306).",
     "user": "Who Switchboard is there.", "password": "Best as ${VARIABLE} or $file.",
     "database": "The database's name, instead of prefix and plugin id.", "ssl": "true, false, or node-postgres' options.",
     "statement_timeout": "Milliseconds.", "lock_timeout": "Milliseconds.", "idle_in_transaction_session_timeout": "Milliseconds.",
+    "type": "default, rds, azure or cloudsql: who makes the password.",
+    "passwordCommand": "A program that prints the password: words, or {command, lifetime, timeout}.",
+    "target_session_attrs": "Which of several hosts will do: any, read-write, read-only, primary, standby, prefer-standby.",
+    "load_balance_hosts": "disable: in order; random.", "sslmode": "libpq's, where `ssl` is not set.",
+    "channel_binding": "disable, prefer or require.", "require_auth": "Methods that the server may ask for, by commas.",
     "filename": "SQLite: the file, or :memory:.", "directory": "SQLite: the folder of the plugins' files."}
 
 

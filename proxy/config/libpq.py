@@ -71,9 +71,12 @@ def _list(value: object) -> list[str]:
 def _port(text: str) -> int:
     if not text:
         return DEFAULT_PORT
-    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
-        raise BadKey("port", f"expected a port, got {text!r}")
-    return int(text)
+    number = int(text) if re.fullmatch(r"\d{1,7}", text, re.ASCII) else 0
+    if not 0 < number < 65536:
+        # A password in the wrong line would be shown else.
+        got = f", got {text}" if re.fullmatch(r"-?\d{1,7}", text, re.ASCII) else ", and this is no number"
+        raise BadKey("port", f"expected a port from 1 to 65535{got}")
+    return number
 
 
 def _word(connection: Mapping[str, Any], key: str, default: str) -> str:

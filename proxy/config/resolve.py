@@ -15,7 +15,9 @@ from urllib.parse import unquote, urlsplit
 
 from proxy.config.connection_string import BadConnectionString, parse
 from proxy.config.database import PLUGIN_ID, Misconfigured, Reader, shown
-from proxy.config.target import Credential, Engine, Secret, Server, SslMode, Target, Tls
+from proxy.config.libpq import BadKey, parse_hosts, server
+from proxy.config.target import Credential, Engine, Secret, Server, Target, TokenSource
+from proxy.config.token_source import token_source
 from proxy.config.yaml12 import Node
 
 PG, SQLITE, MYSQL = ("pg",), ("better-sqlite3", "sqlite3"), ("mysql", "mysql2")
@@ -89,7 +91,7 @@ def _connection(reader: Reader) -> dict[str, Any]:
         return {}
     if isinstance(node.value, str):
         try:
-            return parse(node.value)
+            return _parsed(node.value)
         except BadConnectionString as error:
             raise reader.fault("connection", f"the connection string is {error}") from None
     if not isinstance(node.value, dict):
@@ -97,12 +99,26 @@ def _connection(reader: Reader) -> dict[str, Any]:
     return dict(node.plain())
 
 
+def _parsed(text: str) -> dict[str, Any]:
+    """As JavaScript reads it; what it refuses may still be libpq's (several hosts)."""
+    try:
+        return parse(text)
+    except BadConnectionString:
+        several = parse_hosts(text)
+        if several is None:
+            raise
+        return several
+
+
 def _origins(reader: Reader) -> dict[str, tuple[str, str, str]]:
     node = reader.child("connection")
+    if node is None:
+        return {}
     path = f"{reader.path}.connection"
-    if node is None or not isinstance(node.value, dict):
-        return dict.fromkeys(("port", "connectionString"), (node.place, path, node.via)) if node is not None else {}
-    return {key: (inner.place, f"{path}.{key}", inner.via) for key, inner in node.value.items()}
+    found = {"": (node.place, path, node.via)}           # of a connection string, and of keys that are missing
+    if isinstance(node.value, dict):
+        found |= {key: (inner.place, f"{path}.{key}", inner.via) for key, inner in node.value.items()}
+    return found
 
 
 def _postgres(base: Reader, own: Reader, common: dict[str, Any], prefix: str, schema_prefix: str) -> Resolved:
@@ -122,7 +138,6 @@ def _postgres(base: Reader, own: Reader, common: dict[str, Any], prefix: str, sc
     if common["client_overridden"]:
         shared = {}
     connection = shared | mine
-    _known_type(base, own, connection)
     explicit = connection.get("database")
     database = explicit
     schema = None
@@ -145,9 +160,7 @@ def _known_type(base: Reader, own: Reader, connection: dict[str, Any]) -> None:
         return
     node = own.child("connection")
     where = own if node is not None and node.get("type") is not None else base
-    problem = (f"type '{kind}' needs tokens of a cloud provider, which is not supported yet; use a password"
-               if kind in ("rds", "azure", "cloudsql") else f"unknown connection type {shown('type', kind)}")
-    raise where.reader("connection").fault("type", problem)
+    raise where.reader("connection").fault("type", f"unknown connection type {shown('type', kind)} for {MYSQL[0]}")
 
 
 def _sqlite_connection(reader: Reader) -> dict[str, Any]:
@@ -216,13 +229,15 @@ def _mysql(base: Reader, own: Reader, common: dict[str, Any], prefix: str) -> Re
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dial:
-    """What the pg driver would really reach."""
+    """What the pg driver would really reach: the first of several hosts, the rest is in `server`."""
 
     host: str
     port: int
     user: str
     password: str | None = field(repr=False)
     database: str
+    server: Server
+    source: TokenSource | None = None
 
 
 def dial(found: Resolved, environ_user: str) -> Dial:
@@ -230,28 +245,32 @@ def dial(found: Resolved, environ_user: str) -> Dial:
     connection, database = found.connection, found.database
     if connection.get("connectionString"):
         try:
-            connection = connection | parse(str(connection["connectionString"]))
+            connection = connection | _parsed(str(connection["connectionString"]))
         except BadConnectionString as error:
             raise _astray(found, "connectionString", str(error)) from None
         database = connection.get("database")
-    port = connection.get("port")
     try:
-        number = int(port) if port not in (None, "") else 3306 if found.client in MYSQL else 5432
-    except (TypeError, ValueError):
-        number = 0
-    if not 0 < number < 65536:
-        # A password in the wrong line would be shown else.
-        got = f", got {port}" if re.fullmatch(r"-?\d{1,7}", str(port)) else ", and this is no number"
-        raise _astray(found, "port", f"expected a port from 1 to 65535{got}")
+        if found.client in MYSQL:
+            where, source = server({"port": 3306} | {key: connection[key] for key in ("host", "port") if connection.get(key)}), None
+        else:
+            where, source = server(connection), token_source(connection)
+    except BadKey as error:
+        raise _astray(found, error.key, error.problem) from None
     user = str(connection.get("user") or environ_user)
-    password = connection.get("password")
-    return Dial(host=str(connection.get("host") or "localhost"), port=number, user=user,
+    password = connection.get("password") if source is None else None
+    return Dial(host=where.host, port=where.port, user=user, server=where, source=source,
                 password=None if password in (None, "") else str(password), database=str(database or user))
 
 
 def _astray(found: Resolved, key: str, problem: str) -> Misconfigured:
-    place, path, via = found.origins.get(key, ("", f"backend.database.plugin.{found.plugin}.connection.{key}", ""))
-    return Misconfigured(place, path, problem, via)
+    """The mistake, where the key stands; a missing one where what asks for it stands."""
+    origins = found.origins
+    if key in origins:
+        place, path, via = origins[key]
+        return Misconfigured(place, path, problem, via)
+    asker = next((origins[name] for name in ("connectionString", "type", "") if name in origins), None)
+    place, path, via = asker or ("", f"backend.database.plugin.{found.plugin}.connection", "")
+    return Misconfigured(place, f"{path.removesuffix('.connectionString').removesuffix('.type')}.{key}", problem, via)
 
 
 def target(found: Resolved, environ_user: str) -> Target:
@@ -271,26 +290,5 @@ def target(found: Resolved, environ_user: str) -> Target:
     if found.client == EMBEDDED:
         return Target(engine=Engine.EMBEDDED, **shared)
     startup = {key: str(found.connection[key]) for key in STARTUP_KEYS if found.connection.get(key) not in (None, "", False)}
-    return Target(engine=Engine.POSTGRES, server=Server(host=where.host, port=where.port, tls=tls(found)),
-                  credential=Credential(user=where.user, password=Secret(where.password) if where.password else None),
-                  startup=startup, **shared)
-
-
-def tls(found: Resolved) -> Tls:
-    """node-postgres' `ssl`, in libpq's words."""
-    ssl = found.connection.get("ssl")
-    if ssl in (None, False, "", "false", "0"):
-        return Tls(mode=SslMode.DISABLE)
-    if not isinstance(ssl, dict):
-        return Tls(mode=SslMode.REQUIRE if ssl == "no-verify" else SslMode.VERIFY_FULL)
-    verify = ssl.get("rejectUnauthorized", True)
-    key = ssl.get("key")
-    return Tls(mode=SslMode.REQUIRE if verify in (False, "false") else SslMode.VERIFY_FULL,
-               ca=_pem(ssl.get("ca")) if verify not in (False, "false") else None, cert=_pem(ssl.get("cert")),
-               key=Secret(str(key)) if key else None, server_name=ssl.get("servername"))
-
-
-def _pem(value: object) -> str | None:
-    if isinstance(value, list):
-        return "\n".join(map(str, value))
-    return str(value) if value else None
+    return Target(engine=Engine.POSTGRES, server=where.server, startup=startup, credential=Credential(
+        user=where.user, password=Secret(where.password) if where.password else None, source=where.source), **shared)
