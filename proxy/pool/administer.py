@@ -22,8 +22,19 @@ FILES = ("sslrootcert", "sslcert", "sslkey")
 async def administer(server: Server, who: Credential, database: str, settings: UpstreamSettings,
                      mint: Mint) -> psycopg.AsyncConnection[Any]:
     """A connection in autocommit mode.  Raises psycopg.Error, NoCredential."""
-    if who.source is not None:
-        who = await mint.fill(who, server.host, server.port, database)       # the password file is read by libpq itself
+    if who.source is None:
+        return await _connect(server, who, database, settings)               # the password file is read by libpq itself
+    filled = await mint.fill(who, server.host, server.port, database)
+    try:
+        return await _connect(server, filled, database, settings)
+    except psycopg.OperationalError as error:
+        # libpq gives no SQLSTATE for a login that failed.
+        if "authentication failed" not in str(error) or not mint.spoil(filled, server.host, server.port, database):
+            raise
+    return await _connect(server, await mint.fill(who, server.host, server.port, database), database, settings)
+
+
+async def _connect(server: Server, who: Credential, database: str, settings: UpstreamSettings) -> psycopg.AsyncConnection[Any]:
     options = words(server, settings)
     files: list[str] = []
     try:

@@ -14,9 +14,10 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from proxy.config.target import Target
+from proxy.config.target import Session, Target
 from proxy.errors import UpstreamFault, UpstreamRefused
 from proxy.net.stream import Stream
+from proxy.pool.hosts import role_of
 from proxy.pool.reach import Reached
 from proxy.wire import messages
 
@@ -32,6 +33,7 @@ WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLW
 TERMINATE = messages.message(b"X")
 _scratch = bytearray(65_536)
 _MAX_CHORE = 1 << 20
+AT_ONCE = 1e-9              # an `expires` that has always passed
 
 _interned: dict[Settings, Settings] = {}
 
@@ -210,6 +212,11 @@ class Upstream:
         for name, value in changes:
             self.parameters[name] = value
         self.settings = intern(tuple(map(self.parameters.get, TRACKED)))
+        session = self.route.server.session
+        if session is not Session.ANY and session is not Session.PREFER_STANDBY:
+            role = role_of(self.parameters)
+            if role is not None and not role.fits(session):
+                self.expires = AT_ONCE            # a failover has changed what it is: nobody gets it any more
 
     def close(self) -> None:
         if self.broken:
