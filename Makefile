@@ -22,7 +22,7 @@ types: $(VENV)/.test
 fuzz: $(VENV)/.test          ## a short run of the fuzzers; SECONDS_EACH=3600 for a long one
 	$(BIN)/python -m tests.fuzz --seconds $${SECONDS_EACH:-20}
 
-bench: $(VENV)/.test         ## Switchboard, PgBouncer and direct, interleaved
+bench: $(VENV)/.bench        ## Switchboard, PgBouncer and direct, interleaved; ARGS=--quick for a short one
 	$(BIN)/python -m benchmarks.bench $(ARGS)
 
 lock: $(VENV)/.test          ## write the lock files anew
@@ -31,6 +31,8 @@ lock: $(VENV)/.test          ## write the lock files anew
 	  --generate-hashes --extra embedded -o requirements.txt pyproject.toml
 	$(BIN)/pip-compile --quiet --upgrade --no-header --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --strip-extras \
 	  --generate-hashes --extra embedded --extra test -o requirements-test.txt pyproject.toml
+	$(BIN)/pip-compile --quiet --upgrade --no-header --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --strip-extras \
+	  --generate-hashes --extra bench -c requirements-test.txt -o requirements-bench.txt pyproject.toml
 
 reference: $(VENV)/.run      ## write config/reference.yaml and config/schema.json anew
 	$(BIN)/switchboard config --reference > config/reference.yaml
@@ -49,6 +51,10 @@ $(VENV)/.test: $(VENV)/bin/python requirements-test.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-test.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@ $(VENV)/.run
+
+$(VENV)/.bench: $(VENV)/.test requirements-bench.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.txt
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
