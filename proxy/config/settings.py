@@ -75,6 +75,7 @@ class User(Section):
     method: Method | None = setting(None, "How this user proves itself; unset: as `switchboard.auth.method` says.")
     plugins: list[str] = setting(["*"], "Plugin ids that this user may reach; `*` is all.")
     maintenance: bool = setting(True, "May use the maintenance database `postgres` for its own plugins.")
+    replication: bool = setting(False, "May start replication connections, physical ones included: those read whole servers.")
 
 
 def several(value: object) -> object:

@@ -22,6 +22,7 @@ from proxy.errors import (
     ProxyError,
     SharedDatabase,
     TooManyConnections,
+    UnknownDatabase,
 )
 from proxy.net.drive import drive
 from proxy.net.peer import address_of, system_user
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from proxy.server.worker import Worker
 
 MAINTENANCE = frozenset({"postgres", "template1"})
-_OFF = ("false", "off", "no", "0")
 
 
 async def admit(worker: Worker, stream: Stream, client: Client) -> Startup | CancelRequest:
@@ -48,9 +48,9 @@ async def admit(worker: Worker, stream: Stream, client: Client) -> Startup | Can
     except ProxyError as fault:
         worker.auth_failures["unknown user" if account(worker, hello.user) is None else fault.sqlstate] += 1
         raise
-    if hello.parameters.get("replication", "false").lower() not in _OFF:
-        raise NotSupported("replication connections are not supported through the proxy",
-                           hint="Connect to the database server itself for replication.")
+    if hello.replication is not None and not client.account.replication:
+        raise Forbidden("permission denied to start WAL sender", detail=f'User "{hello.user}" may not start replication connections.',
+                        hint=f"Set switchboard.users.{hello.user}.replication: true.")
     return hello
 
 
@@ -189,7 +189,7 @@ def _unproven(method: str, name: str) -> ClientFault:
 def destination(worker: Worker, client: Client, hello: Startup) -> Target | None:
     """Where a proven user wants to go and may; None is the maintenance gateway."""
     assert client.account is not None
-    if hello.database in MAINTENANCE:
+    if hello.database in MAINTENANCE and hello.replication is None:
         return None
     try:
         target = worker.route(hello.database, hello.parameters.get("application_name", ""))
@@ -197,6 +197,11 @@ def destination(worker: Worker, client: Client, hello: Startup) -> Target | None
         if not client.account.maintenance:
             raise
         return None                           # Backstage asks for its schemas there
+    except UnknownDatabase:
+        # Physical replication is of a server, not of a database: pg_basebackup names none.
+        if hello.replication != "physical":
+            raise
+        target = worker.configuration.target("base")
     plugins = client.account.plugins
     if "*" not in plugins and target.plugin not in plugins:
         raise Forbidden(f'permission denied for database "{hello.database}"',

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from proxy.server.worker import Worker
 
 log = logging.getLogger(__name__)
-NOT_FORWARDED = frozenset({"user", "database", "replication"})
+NOT_FORWARDED = frozenset({"user", "database"})
 _TRACKED_LOWER = {name.lower(): name for name in TRACKED}
 
 
@@ -88,7 +88,7 @@ async def serve(worker: Worker, sock: socket.socket, client: Client) -> None:
 
 async def _ride(worker: Worker, stream: Stream, client: Client, hello: Startup, target: Target) -> None:
     """Lease, welcome, relay, part."""
-    pool = worker.pool(target)
+    pool = worker.pool(target) if hello.replication is None else worker.dedicated(target)
     client.plugin = target.plugin
     session = pool.settings.mode is Mode.SESSION
     asked = {name: value for name, value in hello.parameters.items() if name not in NOT_FORWARDED}

@@ -45,7 +45,7 @@ class Collector:
     def collect(self) -> Iterator[Metric]:
         yield from self._process()
         yield from self._series(self.now["series"])
-        yield from self._pools(self.now["pools"], self.now["retiring"])
+        yield from self._pools(self.now["pools"], self.now["apart"])
         yield from self._rest()
 
     def _process(self) -> Iterable[Metric]:
@@ -85,7 +85,7 @@ class Collector:
                 pins.add_metric([*who, name], count)
         return [clients, errors, pins, *counters.values(), *times.values()]
 
-    def _pools(self, rows: list[dict[str, Any]], retiring: list[dict[str, Any]]) -> Iterable[Metric]:
+    def _pools(self, rows: list[dict[str, Any]], apart: list[dict[str, Any]]) -> Iterable[Metric]:
         upstreams = GaugeMetricFamily("switchboard_upstreams", "Upstream connections by state.", labels=(*WHERE, "state"))
         connect = HistogramMetricFamily("switchboard_connect_seconds", "Time to connect and log in.", labels=WHERE)
         gauges = {key: GaugeMetricFamily(f"switchboard_{name}", text, labels=WHERE) for key, name, text in (
@@ -107,8 +107,8 @@ class Collector:
                 counter.add_metric(where, row[key])
             if row["up"] is not None:
                 up.add_metric(where, float(row["up"]))
-        for row in retiring:
-            upstreams.add_metric([row["plugin"], row["server"], "retiring"], row["count"])
+        for row in apart:
+            upstreams.add_metric([row["plugin"], row["server"], row["state"]], row["count"])
         return [upstreams, connect, up, *gauges.values(), *counters.values()]
 
     def _rest(self) -> Iterable[Metric]:

@@ -6,7 +6,7 @@
     series        one object per Tally: plugin, server, user, counters, histograms as {counts, total}
     pools         one object per pool: plugin, server, database, mode, size, idle, active, resetting, cancelling, connecting, waiting,
                   max_wait, up, connect {counts, total}, connect_failures, closed, resets, rollbacks
-    retiring      [{plugin, server, count}]: upstreams of pools that a reload replaced
+    apart         [{plugin, server, state, count}]: upstreams for replication, or of pools that a reload replaced
     auth_failures, refused   {reason or SQLSTATE class: count}
     provisioning  [{plugin, outcome, count}], provisioning_time
     certificates  [{which, plugin, not_after}]
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxy import __version__
 from proxy.hot import PATH
+from proxy.pool.dedicated import Dedicated
 from proxy.pool.pool import Pool
 from proxy.pool.tally import Histogram, Tally
 
@@ -54,12 +55,12 @@ def of_pool(pool: Pool) -> dict[str, Any]:
             "closed": counters.closed, "resets": counters.resets, "rollbacks": counters.rollbacks}
 
 
-def _retiring(pools: list[Pool]) -> list[dict[str, Any]]:
-    """Upstreams that still serve clients of an older configuration."""
-    counts: Counter[tuple[str, str]] = Counter()
+def _apart(pools: list[Pool]) -> list[dict[str, Any]]:
+    """Upstreams that count against no pool: replication, and what still serves clients of an older configuration."""
+    counts: Counter[tuple[str, str, str]] = Counter()
     for pool in pools:
-        counts[pool.target.plugin, str(pool.server)] += pool.open
-    return [{"plugin": plugin, "server": server, "count": count} for (plugin, server), count in counts.items()]
+        counts[pool.target.plugin, str(pool.server), "replication" if isinstance(pool, Dedicated) else "retiring"] += pool.open
+    return [{"plugin": plugin, "server": server, "state": state, "count": count} for (plugin, server, state), count in counts.items()]
 
 
 def snapshot(worker: Worker) -> Snapshot:
@@ -70,8 +71,8 @@ def snapshot(worker: Worker) -> Snapshot:
                     "clients": len(worker.clients), "max_clients": worker.settings.max_clients,
                     "embedded": worker.embedded_alive() if worker.embedded_alive else None},
         "series": [series(tally) for tally in worker.tallies.values()],
-        "pools": [of_pool(pool) for pool in worker.all_pools() if not pool.retired],
-        "retiring": _retiring([pool for pool in worker.all_pools() if pool.retired]),
+        "pools": [of_pool(pool) for pool in worker.pools.values()],
+        "apart": _apart([pool for pool in worker.all_pools() if pool is not worker.pools.get(pool.target.plugin)]),
         "auth_failures": dict(worker.auth_failures), "refused": dict(worker.refused),
         "provisioning": [{"plugin": plugin, "outcome": outcome, "count": count}
                          for (plugin, outcome), count in worker.provision.outcomes.items()],

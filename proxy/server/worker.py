@@ -29,6 +29,7 @@ from proxy.net.deadline import Deadline
 from proxy.net.peer import address_of
 from proxy.net.tasks import keep
 from proxy.net.tls import not_after, not_after_text, server_context
+from proxy.pool.dedicated import Dedicated
 from proxy.pool.pool import Pool
 from proxy.pool.provision import Provision
 from proxy.pool.reach import Reach
@@ -208,6 +209,12 @@ class Worker:
                 self.old_pools.append(pool)
             pool = self.pools[target.plugin] = Pool(
                 target, settings, self.settings.upstream, self.provision.ensure, self.provision.forget, self.reach)
+        return pool
+
+    def dedicated(self, target: Target) -> Pool:
+        """A connection for one client alone."""
+        pool = Dedicated(self.pool(target))
+        self.old_pools.append(pool)
         return pool
 
     def _make_room(self) -> None:

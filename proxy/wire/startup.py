@@ -60,6 +60,21 @@ class Startup:
         return self.parameters["user"]
 
     @property
+    def replication(self) -> str | None:
+        """`physical`, `logical`, or None for an ordinary connection (PostgreSQL manual, "Streaming Replication Protocol")."""
+        word = self.parameters.get("replication", "false").strip().lower()
+        if word == "database":
+            return "logical"
+        if (word and any(name.startswith(word) for name in ("true", "yes"))) or word in ("on", "1"):
+            return "physical"
+        if (word and any(name.startswith(word) for name in ("false", "no"))) or word in ("off", "of", "0"):
+            return None
+        fault = ClientFault(f'invalid value for parameter "replication": "{word}"',
+                            hint='Valid values are: "false", 0, "true", 1, "database".')
+        fault.sqlstate = "22023"
+        raise fault
+
+    @property
     def database(self) -> str:
         return self.parameters.get("database") or self.user
 
