@@ -23,7 +23,8 @@ from urllib.request import urlopen
 import psycopg
 import yaml
 
-from proxy.embedded.cluster import Cluster, _as
+from proxy.embedded.cluster import Cluster
+from proxy.embedded.owner import as_owner
 
 ROOT = Path(__file__).parent.parent
 DEADLINE = 60.0
@@ -100,7 +101,7 @@ class Standby(Postgres):
         cluster._private(cluster.data, owner)
         (cluster.state / "password").write_text(primary.password)
         subprocess.run([cluster._program("pg_basebackup", owner), "-D", str(cluster.data), "-R", "-c", "fast", "-X", "stream",
-                        "-d", primary.dsn()], check=True, cwd="/", env=cluster._environment(), **_as(owner))
+                        "-d", primary.dsn()], check=True, cwd="/", env=cluster._environment(), **as_owner(owner))
         self.start()
 
     def promote(self) -> None:

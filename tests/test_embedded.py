@@ -14,7 +14,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from proxy.embedded import binaries, places
 from proxy.embedded.cluster import Cluster
+from proxy.embedded.server_log import ServerLog
 from proxy.errors import OperatorFault
 from tests.servers import Daemon, until
 
@@ -115,8 +117,116 @@ def test_another_version_is_refused(folder: Path) -> None:
     cluster.start()
     cluster.stop()
     (folder / "pg/data/PG_VERSION").write_text("9\n")
-    with pytest.raises(OperatorFault, match="made by PostgreSQL 9"):
+    with pytest.raises(OperatorFault, match="made by PostgreSQL 9: no PostgreSQL 9 binaries were found, only 1") as caught:
         cluster.start()
+    assert "Install PostgreSQL 9" in str(caught.value.hint)
+    with pytest.raises(OperatorFault, match=r"made by PostgreSQL 9, but .* is PostgreSQL 1"):
+        Cluster(folder / "pg", cluster.binaries).start()
+
+
+def test_binaries_of_the_clusters_version_are_looked_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {binaries.major_version(place): place for place in binaries.candidates()}
+    if len(found) < 2:
+        pytest.skip("only one major version of PostgreSQL is on this machine")
+    newest = max(found, key=lambda version: float(version or 0))
+    oldest = min(found, key=lambda version: float(version or 0))
+    old = Cluster(folder / "pg", found[oldest])
+    old.start()
+    old.stop()
+    again = Cluster(folder / "pg")
+    again.binaries = found[newest]
+    again.start()
+    try:
+        assert again.binaries == found[oldest]
+        assert str(ask(again, "show server_version")).startswith(str(oldest))
+    finally:
+        again.stop()
+
+
+def test_versions_sort_as_numbers() -> None:
+    names = ["9.6", "18", "10", "16", "postgresql", "postgresql@17"]
+    ordered = binaries.newest_first([Path("/opt") / name / "bin" for name in names])
+    assert [place.parent.name for place in ordered] == ["18", "postgresql@17", "16", "10", "9.6", "postgresql"]
+
+
+def test_programs_that_do_not_run_have_no_version(folder: Path) -> None:
+    assert binaries.major_version(folder) is None
+    (folder / "postgres").write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 9.6.24 (Debian 9.6.24-1)'\n")
+    (folder / "postgres").chmod(0o755)
+    assert binaries.major_version(folder) == "9.6"
+    with pytest.raises(OperatorFault, match="no PostgreSQL binaries were found in"):
+        binaries.find_binaries(folder)
+
+
+def test_a_deep_state_folder_has_its_socket_elsewhere(folder: Path) -> None:
+    deep = folder / ("d" * 60) / ("e" * 60) / "pg"
+    first = Cluster(deep)
+    first.start()
+    assert first.process is not None
+    sockets = first.sockets
+    assert places.fits(sockets, first.port)
+    assert stat.S_IMODE(sockets.lstat().st_mode) == 0o700
+    assert ask(first, "select 1") == 1
+    first.let_go()
+    again = Cluster(deep)
+    again.start()
+    assert again.pid == first.process.pid     # found by the folder that the state folder remembers
+    again.let_go()
+    first.stop()
+    assert not sockets.exists()
+
+
+def test_a_socket_folder_that_became_somebody_elses_is_not_used(folder: Path) -> None:
+    known = places.short_folder(folder, 5432, None)
+    assert places.short_folder(folder, 5432, None) == known
+    known.rmdir()
+    known.symlink_to(folder)
+    try:
+        fresh = places.short_folder(folder, 5432, None)
+        assert fresh != known
+    finally:
+        known.unlink()
+    fresh.chmod(0o755)
+    other = places.short_folder(folder, 5432, None)
+    assert other != fresh
+    fresh.rmdir()
+    places.remove_short_folder(folder, other)
+    assert not other.exists()
+    assert not (folder / "socket_folder").exists()
+
+
+def test_the_servers_log_is_bounded(folder: Path) -> None:
+    log = ServerLog(folder / "postgres.log", largest=1000)
+    with log.path.open("ab") as server:
+        server.write(b"early\n" * 200)
+        server.flush()
+        (folder / "postgres.log.1").symlink_to(folder / "elsewhere")
+        assert log.bound()
+        assert not log.bound()
+        server.write(b"late\n")
+    assert log.path.read_bytes() == b"late\n"
+    assert log.last_line() == "late"
+    assert (folder / "postgres.log.1").read_bytes() == b"early\n" * 200
+    assert not (folder / "elsewhere").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as another user")
+def test_programs_out_of_reach_are_copied_where_only_root_writes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden = folder / "hidden"
+    hidden.mkdir(mode=0o700)
+    (hidden / "pg/bin").mkdir(parents=True)
+    for name in ("postgres", "initdb"):
+        (hidden / "pg/bin" / name).write_text("#!/bin/sh\n")
+        (hidden / "pg/bin" / name).chmod(0o777)
+    (folder / "state").mkdir()
+    monkeypatch.setattr(binaries, "_home", lambda fallback: fallback)
+    place = binaries.copied(hidden / "pg/bin", folder / "state")
+    assert place == binaries.copied(hidden / "pg/bin", folder / "state")
+    assert stat.S_IMODE((place / "postgres").stat().st_mode) == 0o755
+    assert [item.name for item in (folder / "state").iterdir()] == [place.parent.name]
+    place.parent.chmod(0o777)
+    with pytest.raises(OperatorFault, match="only root may write"):
+        binaries.copied(hidden / "pg/bin", folder / "state")
 
 
 def test_memory_is_empty_at_each_start_and_embedded_keeps(folder: Path) -> None:
@@ -132,6 +242,8 @@ def test_memory_is_empty_at_each_start_and_embedded_keeps(folder: Path) -> None:
                 row = connection.execute("select count(*) from t").fetchone()
                 assert row is not None
                 seen.append((start, plugin, row[0]))
+                told = connection.execute("show synchronous_commit").fetchone()
+                assert told == (("off",) if plugin == "catalog" else ("on",))
         assert running.stop() == 0
         assert not (folder / "pg/data/postmaster.pid").exists()
     assert seen == [("one", "catalog", 1), ("one", "search", 1), ("two", "catalog", 1), ("two", "search", 2)]

