@@ -400,6 +400,10 @@ static int walk_upstream(Link *self, const uint8_t *buf, int64_t n) {
         }
         int64_t end = at + size + 1;
         if (tag == 'Z') {
+            if (size != 5) {
+                PyErr_Format(upstream_fault, "the server sent a ReadyForQuery of length %u", size);
+                return -1;
+            }
             if (end > n) break;
             flags = ready(self, buf[at + 5]);
         } else if (tag == 'S' || tag == 'C' || tag == 'E') {

@@ -193,3 +193,9 @@ def test_strangers_bytes_parse_or_fault(data: bytes) -> None:
 
 def test_headers_are_big_endian() -> None:
     assert struct.unpack(">I", SYNC[1:]) == (4,)
+
+
+@pytest.mark.parametrize("body", [b"", b"II", b"I" * 5000])
+def test_a_ready_for_query_of_another_length_is_the_servers_fault(body: bytes) -> None:
+    with pytest.raises(UpstreamFault, match="ReadyForQuery of length"):
+        upstream(link(), message(b"Z", body))

@@ -238,6 +238,8 @@ class PureLink(Rules):
                 raise UpstreamFault(f"the server sent a message of length {size}")
             end = at + size + 1
             if tag == READY:
+                if size != 5:                 # waiting for the rest of a longer one would hold it in memory
+                    raise UpstreamFault(f"the server sent a ReadyForQuery of length {size}")
                 if end > n:
                     break
                 flags = self._ready(buf[at + 5])
@@ -247,7 +249,7 @@ class PureLink(Rules):
                 if tag == ERROR:
                     self._error(bytes(buf[at + 5:min(end, n)]))
                 elif tag == STATUS:
-                    self._reported(bytes(buf[at + 5:end]))
+                    self._reported(bytes(buf[at + 5:min(end, n)]))
                 elif self.watch and buf[at + 5:at + 9] in DIRTYING:
                     self.dirty = True
             elif tag == COPY_IN:
