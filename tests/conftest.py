@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests import clouds
 from tests.servers import Daemon, Postgres, daemon
 
 
@@ -31,3 +32,10 @@ def proxy(request: pytest.FixtureRequest, base: dict[str, Any], tmp_path_factory
     folder: Path = tmp_path_factory.mktemp("daemon")
     with daemon(folder, base, pool={"mode": request.param, "size": 8}) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def metadata() -> Iterator[str]:
+    """One for the whole run: google-auth reads its address once."""
+    with clouds.metadata() as address:
+        yield address

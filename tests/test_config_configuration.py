@@ -143,7 +143,7 @@ def test_clusters_tokens_and_libpqs_words(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("connection", "problem"), [
     ("{host: db, target_session_attrs: rw}", "8:62: backend.database.plugin.catalog.connection.target_session_attrs: expected any"),
     ("{host: 'a,b', port: '1,2,3'}", "backend.database.plugin.catalog.connection.port: cannot match 3 port numbers to 2 hosts"),
-    ("{type: cloudsql, instance: 'p:r:i', user: u, host: null}", "catalog.connection.host: is missing"),
+    ("{type: cloudsql, user: u}", "catalog.connection.instance: is missing"),
     ("'postgresql://h1,h2:x/db'", "catalog.connection: the connection string is not a URL"),
     ("'postgresql://h1:1,h2:2/db?channel_binding=yes'", "8:29: backend.database.plugin.catalog.connection.channel_binding: expected"),
 ])

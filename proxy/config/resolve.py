@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from proxy.config.connection_string import BadConnectionString, parse
 from proxy.config.database import PLUGIN_ID, Misconfigured, Reader, shown
 from proxy.config.libpq import BadKey, parse_hosts, server
-from proxy.config.target import Credential, Engine, Secret, Server, Target, TokenSource
+from proxy.config.target import CloudSqlToken, Credential, Engine, Secret, Server, Target, TokenSource
 from proxy.config.token_source import token_source
 from proxy.config.yaml12 import Node
 
@@ -254,6 +254,8 @@ def dial(found: Resolved, environ_user: str) -> Dial:
             where, source = server({"port": 3306} | {key: connection[key] for key in ("host", "port") if connection.get(key)}), None
         else:
             where, source = server(connection), token_source(connection)
+            if isinstance(source, CloudSqlToken) and source.locate:
+                where = replace(where, host=source.instance)       # Google is asked where that is, at each dial
     except BadKey as error:
         raise _astray(found, error.key, error.problem) from None
     user = str(connection.get("user") or environ_user)

@@ -167,9 +167,11 @@ class AzureToken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloudSqlToken:
-    """Google Cloud SQL IAM authentication with the credentials of this process."""
+    """Google Cloud SQL IAM authentication with the credentials of this process.  `instance` is project:region:name;
+    `locate`: where it is must be asked of Google (`PUBLIC`, `PRIVATE` or `PSC`), None: the Server says it."""
 
-    instance: str | None = None
+    instance: str
+    locate: str | None = None
 
 
 TokenSource = PasswordCommand | RdsToken | AzureToken | CloudSqlToken

@@ -2,7 +2,7 @@
 
     connection: {type: rds, host: h, port: 5432, user: u, region: eu-west-1}
     connection: {type: azure, ..., tokenCredential: {clientId, tenantId, clientSecret, tokenRenewableOffsetTime}}
-    connection: {type: cloudsql, instance: 'project:region:name', host: 10.0.0.5, user: u}
+    connection: {type: cloudsql, instance: 'project:region:name', user: u, ipAddressType: PUBLIC | PRIVATE | PSC}
     connection: {..., passwordCommand: [pass, show, db]}          or text, split as a shell would, but run by none
     connection: {..., passwordCommand: {command: [...], lifetime: 15min, timeout: 10s}}
 
@@ -128,7 +128,8 @@ def _cloudsql(connection: Mapping[str, Any]) -> CloudSqlToken:
         raise BadKey("instance", "is missing; type cloudsql needs it, as project:region:name")
     if not _INSTANCE.fullmatch(str(instance)):
         raise BadKey("instance", f'expected project:region:name, got "{instance}"')
-    if not connection.get("host"):
-        raise BadKey("host", "is missing; name the instance's private address, its PSC name, or its Cloud SQL Auth Proxy")
+    kind = str(connection.get("ipAddressType") or "PUBLIC")
+    if kind not in ("PUBLIC", "PRIVATE", "PSC"):
+        raise BadKey("ipAddressType", f'expected PUBLIC, PRIVATE or PSC, got "{kind}"')
     _needs(connection, "cloudsql", "user")
-    return CloudSqlToken(instance=str(instance))
+    return CloudSqlToken(instance=str(instance), locate=None if connection.get("host") else kind)

@@ -24,6 +24,7 @@ async def administer(server: Server, who: Credential, database: str, settings: U
     """A connection in autocommit mode.  Raises psycopg.Error, NoCredential."""
     if who.source is None:
         return await _connect(server, who, database, settings)               # the password file is read by libpq itself
+    server = await mint.locate(server, who)
     filled = await mint.fill(who, server.host, server.port, database)
     try:
         return await _connect(server, filled, database, settings)

@@ -74,6 +74,7 @@ class Reach:
                       settings: UpstreamSettings) -> Reached:
         """A connection to a host that fits, within `connect_timeout`.  Raises ProxyError."""
         loop = asyncio.get_running_loop()
+        server = await self.mint.locate(server, credential)
         hosts = self.hosts(server)
         plan = hosts.plan(loop.time())
         if not plan.tries:

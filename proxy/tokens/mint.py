@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from proxy.config import pgpass
-from proxy.config.target import AzureToken, CloudSqlToken, Credential, PasswordCommand, RdsToken, TokenSource
+from proxy.config.target import AzureToken, CloudSqlToken, Credential, PasswordCommand, RdsToken, Server, TokenSource
 from proxy.errors import NoCredential
 from proxy.net.tasks import keep
 from proxy.tokens import azure, cloudsql, command, rds
@@ -22,6 +22,7 @@ from proxy.tokens.token import Place, Token
 
 log = logging.getLogger(__name__)
 AHEAD = 300.0               # seconds before its end; half its life for a token that lives shorter
+LOCATED = 300.0             # seconds for which the address of an instance is believed
 PATIENCE = 1.0              # seconds before a provider that failed is asked again
 MAX_KEPT = 1000
 Provider = Callable[[TokenSource, Place], Awaitable[Token]]
@@ -51,10 +52,13 @@ class _Kept:
 
 
 class Mint:
-    def __init__(self, provider: Provider = provide, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, provider: Provider = provide, clock: Callable[[], float] = time.time,
+                 locator: Callable[[CloudSqlToken, Server], Awaitable[Server]] = cloudsql.locate) -> None:
         self.provider = provider
         self.clock = clock
+        self.locator = locator
         self._kept: dict[Key, _Kept] = {}
+        self._located: dict[tuple[CloudSqlToken, Server], tuple[float, Server]] = {}
 
     async def fill(self, who: Credential, host: str, port: int, database: str) -> Credential:
         """`who` with a password, if there is one to be had.  Raises NoCredential."""
@@ -64,6 +68,17 @@ class Mint:
         if who.password is None:
             return replace(who, password=pgpass.lookup(host, port, database, who.user))
         return who
+
+    async def locate(self, server: Server, who: Credential) -> Server:
+        """Where a server that has only a name with its cloud really is, asked anew every LOCATED seconds."""
+        source = who.source
+        if not isinstance(source, CloudSqlToken) or source.locate is None:
+            return server
+        until, found = self._located.get((source, server), (0.0, server))
+        if self.clock() >= until:
+            found = await self.locator(source, server)
+            self._located[source, server] = (self.clock() + LOCATED, found)
+        return found
 
     async def token(self, source: TokenSource, place: Place) -> Token:
         """One that works now."""
