@@ -74,6 +74,8 @@ class User(Section):
         None, "The password, or a verifier made by `switchboard hash-password` (SCRAM-SHA-256$... or md5...).")
     method: Method | None = setting(None, "How this user proves itself; unset: as `switchboard.auth.method` says.")
     plugins: list[str] = setting(["*"], "Plugin ids that this user may reach; `*` is all.")
+    max_clients: int | None = setting(
+        None, "Clients of this user at most; 0: any number; unset: `max_clients_per_user`.", unit="connections", ge=0)
     maintenance: bool = setting(True, "May use the maintenance database `postgres` for its own plugins.")
     replication: bool = setting(False, "May start replication connections, physical ones included: those read whole servers.")
 
@@ -165,6 +167,10 @@ class Auth(Section):
     scram_iterations: int = setting(
         4096, "PBKDF2 rounds of verifiers made from plain passwords (RFC 7677 section 4).", ge=4096, le=10_000_000)
     login_timeout: Seconds = setting(60.0, "Time for the whole login of a client.", unit="s")
+    throttle_failures: int = setting(
+        10, "Failed logins of one address in `throttle_window` that are answered at once; more are answered late. 0: any number.",
+        ge=0)
+    throttle_window: Seconds = setting(60.0, "See `throttle_failures`.", unit="s")
 
 
 class ClientTls(Section):
@@ -283,6 +289,10 @@ class Settings(Section):
     plugins: Literal["any", "listed"] = setting(
         "any", "`any` valid plugin id has a database by the prefix; `listed`: only those under backend.database.plugin.")
     max_clients: int = setting(10_000, "Clients at most, logged in or not.", unit="connections", ge=1)
+    max_clients_per_user: int = setting(0, "Clients of one user at most; 0: any number.", unit="connections", ge=0)
+    max_clients_per_plugin: int = setting(0, "Clients of one plugin at most; 0: any number.", unit="connections", ge=0)
+    max_clients_per_address: int = setting(
+        0, "Clients of one address at most, logged in or not; 0: any number.", unit="connections", ge=0)
     drain_timeout: Seconds = setting(30.0, "How long a stop waits for transactions to end.", unit="s")
     users: dict[str, User] = setting(
         {}, "Who may log in, by name. The name `*` stands for whoever a rule with another proof than a password lets in.")

@@ -6,7 +6,9 @@ says no in the same words and the same time to a wrong password and to a user th
 
 from __future__ import annotations
 
+import asyncio
 import socket
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from proxy.auth.password import is_md5
@@ -47,17 +49,43 @@ async def admit(worker: Worker, stream: Stream, client: Client) -> Startup | Can
         client.account = await _authenticate(worker, stream, client, hello)
     except ProxyError as fault:
         worker.auth_failures["unknown user" if account(worker, hello.user) is None else fault.sqlstate] += 1
+        if isinstance(fault, AuthenticationFailed):
+            await _hold_back(worker, stream, client)
         raise
     if hello.replication is not None and not client.account.replication:
         raise Forbidden("permission denied to start WAL sender", detail=f'User "{hello.user}" may not start replication connections.',
                         hint=f"Set switchboard.users.{hello.user}.replication: true.")
+    limit = client.account.max_clients
+    worker.heads.enter(client.counted, "user", hello.user, worker.settings.max_clients_per_user if limit is None else limit,
+                       f'too many connections for role "{hello.user}"',
+                       f"Raise switchboard.max_clients_per_user, or max_clients of users.{hello.user}.")
     return hello
 
 
+async def _hold_back(worker: Worker, stream: Stream, client: Client) -> None:
+    """The answer to who guesses passwords comes late."""
+    throttle = worker.throttle
+    delay = throttle.failed(client.peer, monotonic())
+    if delay:
+        throttle.hold(client.peer, +1)
+        try:
+            await stream.while_connected(asyncio.sleep(delay))
+        finally:
+            throttle.hold(client.peer, -1)
+
+
 async def _greet(worker: Worker, stream: Stream, client: Client) -> Startup | CancelRequest:
+    full: TooManyConnections | None = None
     if len(worker.clients) > worker.settings.max_clients:
-        # Cancels still get through: they are answered before anything is counted.
-        client.reason = "too many clients"
+        full = TooManyConnections("sorry, too many clients already", hint="Raise switchboard.max_clients.")
+    elif worker.throttle.crowded(client.peer):
+        full = TooManyConnections("too many failed logins from this address")
+    else:
+        try:
+            worker.heads.enter(client.counted, "address", client.peer, worker.settings.max_clients_per_address * bool(client.peer),
+                               "too many connections from this address", "Raise switchboard.max_clients_per_address.")
+        except TooManyConnections as fault:
+            full = fault
     offered = worker.tls is not None and stream.sock.family != socket.AF_UNIX
     required = worker.settings.tls.mode == "require" and stream.sock.family != socket.AF_UNIX
     hello = await drive(greet(tls_offered=offered, tls_required=required), stream, context=worker.tls, server_side=True)
@@ -65,8 +93,8 @@ async def _greet(worker: Worker, stream: Stream, client: Client) -> Startup | Ca
         return hello
     client.tls = stream.encrypted
     client.user, client.database = hello.user, hello.database
-    if client.reason:
-        raise TooManyConnections("sorry, too many clients already", hint="Raise switchboard.max_clients.")
+    if full is not None:
+        raise full                            # only now: cancels get through however many clients there are
     if worker.draining:
         raise _shutting_down()
     return hello
@@ -209,4 +237,6 @@ def destination(worker: Worker, client: Client, hello: Startup) -> Target | None
                         hint=f"Add the plugin to switchboard.users.{hello.user}.plugins.")
     if not target.engine.speaks_postgres:
         raise NotSupported(f"plugin {target.plugin} lives in {target.engine}, which is not served over this protocol")
+    worker.heads.enter(client.counted, "plugin", target.plugin, worker.settings.max_clients_per_plugin,
+                       f'too many connections for database "{hello.database}"', "Raise switchboard.max_clients_per_plugin.")
     return target

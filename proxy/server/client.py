@@ -19,6 +19,7 @@ from proxy.pool.tally import Tally
 from proxy.pool.upstream import TRACKED
 from proxy.relay.relay import Relay
 from proxy.server.admission import admit, destination
+from proxy.server.limits import Head
 from proxy.wire import messages
 from proxy.wire.startup import CancelRequest, Startup
 
@@ -44,6 +45,7 @@ class Client:
     tls: bool = False
     account: User | None = None           # what the configuration says of a proven user
     reason: str = ""
+    counted: list[Head] = field(default_factory=list)
     relay: Relay | None = None
     tally: Tally | None = None
 

@@ -7,6 +7,7 @@ settings are unchanged; the others get a successor, and what is leased goes on t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -19,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from proxy.auth.password import verifier_of
 from proxy.auth.rules import Rules
 from proxy.config.generate import changes_needing_restart
 from proxy.config.routing import APPLICATION_PREFIX
@@ -37,9 +39,11 @@ from proxy.pool.tally import Tally
 from proxy.server import systemd
 from proxy.server.cancel import CancelKeys
 from proxy.server.client import Client, serve
+from proxy.server.limits import Heads, Throttle
 from proxy.server.quota import Quota
 from proxy.server.snapshot import snapshot
 from proxy.tokens.mint import Mint
+from proxy.wire import messages
 from proxy.wire.startup import CancelRequest, Startup
 
 if TYPE_CHECKING:
@@ -50,6 +54,7 @@ log = logging.getLogger(__name__)
 SWEEP = 1.0                 # seconds between two looks at idle upstreams
 ACCEPTS = 64                # per event, so that a flood of connects does not starve the relays
 BACKLOG = 1024
+SPARE = 100                 # sockets beyond max_clients that are listened to: one may bring a cancel request
 MAX_ROUTES = 1000
 MAX_UNLISTED = 200          # plugins in use that the configuration does not name; a big Backstage has some fifty
 OUT_OF_FILES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -67,6 +72,8 @@ class Worker:
         self.provision = Provision(self.settings, self.mint)
         self.reach = Reach(self.mint)
         self.keys = CancelKeys()
+        self.heads = Heads()
+        self.throttle = Throttle(self.settings.auth.throttle_failures, self.settings.auth.throttle_window)
         self.rules = self._rules()
         self.routes: dict[tuple[str, str], Target] = {}       # of this configuration, by database and application_name
         self.pools: dict[str, Pool] = {}
@@ -99,6 +106,19 @@ class Worker:
     def _rules(self) -> Rules | None:
         rules = self.settings.auth.rules
         return Rules(rules) if rules else None
+
+    def _warm(self) -> None:
+        """Verifiers of plain passwords, ahead: a first login that waits for PBKDF2 would tell that the user exists."""
+        words = [user.password.get_secret_value() for user in self.settings.users.values() if user.password is not None]
+        rounds = self.settings.auth.scram_iterations
+
+        def work() -> None:
+            for word in words[:1000]:
+                if self._stop.is_set():
+                    return
+                verifier_of(word, rounds)
+
+        keep(asyncio.to_thread(work), name="verifiers")
 
     # -- listening ----------------------------------------------------------------------------------------
 
@@ -174,9 +194,20 @@ class Worker:
                 return
             sock.setblocking(False)
             self.served += 1
+            if len(self.clients) >= self.settings.max_clients + SPARE:
+                self._turn_away(sock)
+                continue
             client = Client(self.served, f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix", address_of(peer))
             self.clients.add(client)
             self.tasks[client] = keep(serve(self, sock, client), name=f"client {self.served}")
+
+    def _turn_away(self, sock: socket.socket) -> None:
+        """Too many to listen even for a cancel request."""
+        fault = TooManyConnections("sorry, too many clients already")
+        self.refused[fault.sqlstate[:2]] += 1
+        with contextlib.suppress(OSError):
+            sock.send(messages.error_response(fault))
+        sock.close()
 
     def _accept_again(self, listening: socket.socket) -> None:
         if listening.fileno() >= 0 and not self.draining:
@@ -270,6 +301,7 @@ class Worker:
         """The one way out: counters down, one line."""
         self.clients.discard(client)
         self.tasks.pop(client, None)
+        self.heads.leave(client.counted)
         relay, tally = client.relay, client.tally
         if tally is not None:
             tally.clients -= 1
@@ -295,6 +327,7 @@ class Worker:
             self.loop.add_signal_handler(number, act)
         keep(self._housekeeping(), name="housekeeping")
         self.ready = True
+        self._warm()
         systemd.notify(READY="1", STATUS=f"Serving {', '.join(_shown(sock) for sock in self.sockets)}")
         try:
             await self._stop.wait()
@@ -340,7 +373,9 @@ class Worker:
     def apply(self, configuration: Configuration) -> None:
         self.configuration, self.settings = configuration, configuration.settings
         self.rules = self._rules()
+        self.throttle.failures, self.throttle.window = self.settings.auth.throttle_failures, self.settings.auth.throttle_window
         self.routes.clear()
+        self._warm()
         self.logins.seconds = self.settings.auth.login_timeout
         self.provision.settings = configuration.settings
         self.loaded_at, self.reload_ok = time.time(), True
