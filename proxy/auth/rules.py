@@ -25,6 +25,7 @@ from proxy.errors import AuthorizationFailed
 
 ALL = frozenset({"all", "*"})
 Address = IPv4Address | IPv6Address
+Networks = tuple[IPv4Network | IPv6Network | None, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +51,12 @@ class Rules:
     """The rules of one configuration, with what is slow done once."""
 
     def __init__(self, rules: Sequence[Rule]) -> None:
-        self._rules = [(rule, _Words(rule.users), frozenset(rule.plugins), _networks(rule.address)) for rule in rules]
+        self._rules = [(rule, _Words(rule.users), frozenset(rule.plugins), networks(rule.address)) for rule in rules]
 
     def decide(self, caller: Caller) -> Rule:
         """The rule for this caller; AuthorizationFailed where there is none, or where it rejects."""
-        for rule, users, plugins, networks in self._rules:
-            if (_type(rule.type, caller) and _from(rule, networks, caller) and users.match(caller.user)
+        for rule, users, plugins, places in self._rules:
+            if (_type(rule.type, caller) and _from(rule, places, caller) and users.match(caller.user)
                     and (caller.plugin in plugins or not plugins.isdisjoint(ALL))):
                 if rule.method == "reject":
                     raise AuthorizationFailed(f"pg_hba.conf rejects connection for {caller.shown}",
@@ -89,13 +90,19 @@ def _type(wanted: str, caller: Caller) -> bool:
             return caller.address is not None
 
 
-def _networks(words: Sequence[str]) -> tuple[IPv4Network | IPv6Network, ...]:
-    return tuple(ip_network(word) for word in words if word not in ("all", "samehost"))
+def networks(words: Sequence[str]) -> Networks:
+    """Without the words that are no networks; None stands for `unix`."""
+    return tuple(None if word == "unix" else ip_network(word) for word in words if word not in ("all", "samehost"))
 
 
-def _from(rule: Rule, networks: tuple[IPv4Network | IPv6Network, ...], caller: Caller) -> bool:
-    return ("all" in rule.address or (caller.near and "samehost" in rule.address)
-            or (caller.address is not None and any(caller.address in network for network in networks)))
+def among(address: Address | None, places: Networks) -> bool:
+    if address is None:
+        return None in places
+    return any(address in place for place in places if place is not None)
+
+
+def _from(rule: Rule, places: Networks, caller: Caller) -> bool:
+    return ("all" in rule.address or (caller.near and "samehost" in rule.address) or among(caller.address, places))
 
 
 def may_be(system: str, user: str, lines: Sequence[MapLine] | None) -> bool:

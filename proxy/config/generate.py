@@ -28,7 +28,8 @@ def reference() -> str:
 
 def _section(model: type[Section], indent: str) -> list[str]:
     lines = []
-    for name, info in model.model_fields.items():
+    for field, info in model.model_fields.items():
+        name = info.alias or field
         extra: dict[str, Any] = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
         notes = [str(info.description or "")]
         if extra.get("unit"):

@@ -111,4 +111,6 @@ def keys_at(location: Sequence[str]) -> list[str]:
         inner = [item for item in getattr(model, "__args__", ()) if isinstance(item, type) and issubclass(item, Section)]
         if inner:
             model = inner[0]
-    return list(model.model_fields) if isinstance(model, type) and issubclass(model, Section) else []
+    if not (isinstance(model, type) and issubclass(model, Section)):
+        return []
+    return [info.alias or name for name, info in model.model_fields.items()]

@@ -173,6 +173,22 @@ class Auth(Section):
     throttle_window: Seconds = setting(60.0, "See `throttle_failures`.", unit="s")
 
 
+class ProxyProtocol(Section):
+    """Load balancers in front of us."""
+
+    trusted: Texts = setting(
+        [], "Networks of load balancers, or `unix`: these, and only these, must begin each connection with a PROXY header "
+            "(version 1 or 2), and the client that it names counts in logs, rules and limits.", alias="from")
+
+    @field_validator("trusted")
+    @classmethod
+    def _networks(cls, value: list[str]) -> list[str]:
+        for text in value:
+            if text != "unix":
+                ipaddress.ip_network(text)
+        return value
+
+
 class ClientTls(Section):
     """TLS towards clients."""
 
@@ -298,6 +314,7 @@ class Settings(Section):
         {}, "Who may log in, by name. The name `*` stands for whoever a rule with another proof than a password lets in.")
     auth: Auth = setting(Auth, "Login of clients.")
     tls: ClientTls = setting(ClientTls, "TLS towards clients.")
+    proxy_protocol: ProxyProtocol = setting(ProxyProtocol, "The PROXY protocol of load balancers.")
     pool: Pool = setting(Pool, "Upstream connections, per plugin.")
     plugin: dict[str, PluginSettings] = setting({}, "Settings of single plugins, by id.")
     upstream: Upstream = setting(Upstream, "Connections to database servers.")

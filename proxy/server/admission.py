@@ -12,7 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from proxy.auth.password import is_md5
-from proxy.auth.rules import Caller, may_be
+from proxy.auth.rules import Caller, among, may_be
 from proxy.config.settings import MapLine, Method, Rule, User
 from proxy.config.target import Target
 from proxy.errors import (
@@ -27,6 +27,7 @@ from proxy.errors import (
     UnknownDatabase,
 )
 from proxy.net.drive import drive
+from proxy.net.introduce import introduce
 from proxy.net.peer import address_of, system_user
 from proxy.net.stream import Stream
 from proxy.net.tls import ServerContext, common_name
@@ -74,7 +75,16 @@ async def _hold_back(worker: Worker, stream: Stream, client: Client) -> None:
             throttle.hold(client.peer, -1)
 
 
+async def _introduce(worker: Worker, stream: Stream, client: Client) -> None:
+    """A load balancer says first for whom it speaks."""
+    source = await introduce(stream)
+    if source is not None:
+        client.peer, client.address, client.balanced = source.address, str(source), True
+
+
 async def _greet(worker: Worker, stream: Stream, client: Client) -> Startup | CancelRequest:
+    if worker.balancers and among(client.peer, worker.balancers):
+        await _introduce(worker, stream, client)
     full: TooManyConnections | None = None
     if len(worker.clients) > worker.settings.max_clients:
         full = TooManyConnections("sorry, too many clients already", hint="Raise switchboard.max_clients.")
@@ -123,7 +133,7 @@ async def _authenticate(worker: Worker, stream: Stream, client: Client, hello: S
             return _vouched(worker, stream, rule, hello.user, user)
         case "trust":
             return _known(worker, user, hello.user, rule.method)
-        case "password" if not (stream.encrypted or stream.sock.family == socket.AF_UNIX):
+        case "password" if not (stream.encrypted or client.peer is None):
             raise AuthorizationFailed("a cleartext password is asked for over TLS or a unix socket only",
                                       hint="Connect with sslmode=require, or give the rule method: scram-sha-256.")
         case "password" | "md5" | "scram-sha-256":
@@ -169,7 +179,7 @@ def _caller(worker: Worker, stream: Stream, client: Client, hello: Startup) -> C
         except ProxyError:
             plugin = None                     # told after the login only
     address = client.peer
-    near = address is not None and (address.is_loopback or address == address_of(stream.sock.getsockname()))
+    near = address is not None and not client.balanced and (address.is_loopback or address == address_of(stream.sock.getsockname()))
     return Caller(user=hello.user, database=hello.database, plugin=plugin, address=address, near=near, tls=stream.encrypted)
 
 

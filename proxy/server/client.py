@@ -45,6 +45,7 @@ class Client:
     tls: bool = False
     account: User | None = None           # what the configuration says of a proven user
     reason: str = ""
+    balanced: bool = False                # `peer` is what a load balancer says
     counted: list[Head] = field(default_factory=list)
     relay: Relay | None = None
     tally: Tally | None = None

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proxy.auth.password import verifier_of
-from proxy.auth.rules import Rules
+from proxy.auth.rules import Rules, networks
 from proxy.config.generate import changes_needing_restart
 from proxy.config.routing import APPLICATION_PREFIX
 from proxy.config.settings import User
@@ -75,6 +75,7 @@ class Worker:
         self.heads = Heads()
         self.throttle = Throttle(self.settings.auth.throttle_failures, self.settings.auth.throttle_window)
         self.rules = self._rules()
+        self.balancers = networks(self.settings.proxy_protocol.trusted)
         self.routes: dict[tuple[str, str], Target] = {}       # of this configuration, by database and application_name
         self.pools: dict[str, Pool] = {}
         self.old_pools: list[Pool] = []
@@ -373,6 +374,7 @@ class Worker:
     def apply(self, configuration: Configuration) -> None:
         self.configuration, self.settings = configuration, configuration.settings
         self.rules = self._rules()
+        self.balancers = networks(configuration.settings.proxy_protocol.trusted)
         self.throttle.failures, self.throttle.window = self.settings.auth.throttle_failures, self.settings.auth.throttle_window
         self.routes.clear()
         self._warm()

@@ -18,7 +18,7 @@ from proxy.config.target import Secret
 from proxy.errors import ClientFault, UpstreamFault
 from proxy.pool.tally import Tally
 from proxy.session.link import Link
-from proxy.wire import messages, startup
+from proxy.wire import messages, proxy_header, startup
 
 
 def fuzz_startup(data: bytes) -> None:
@@ -28,6 +28,15 @@ def fuzz_startup(data: bytes) -> None:
         startup.parse(data)
     except ClientFault:
         pass
+
+
+def fuzz_proxy_header(data: bytes) -> None:
+    for parse_header in (proxy_header.parse_v1, proxy_header.parse_v2):
+        try:
+            source = parse_header(data)
+        except ClientFault:
+            continue
+        assert source is None or 0 <= source.port < 65_536
 
 
 def fuzz_client(data: bytes) -> None:
@@ -96,6 +105,9 @@ VERIFIER = make_verifier("secret", 4096, b"0123456789abcdef")
 CORPUS: dict[Callable[[bytes], None], list[bytes]] = {
     fuzz_startup: [startup.pack({"user": "u", "database": "d", "options": "-c a=b"}), startup.SSL_REQUEST,
                    startup.pack_cancel(1, b"1234")],
+    fuzz_proxy_header: [b"PROXY TCP4 192.0.2.7 198.51.100.1 51234 5432\r\n", b"PROXY UNKNOWN\r\n", b"PROXY TCP6 ::1 fd00::2 1 2\r\n",
+                        proxy_header.SIGNATURE + b"\x21\x11\0\x0c" + bytes(12), proxy_header.SIGNATURE + b"\x20\0\0\0",
+                        proxy_header.SIGNATURE + b"\x21\x21\0\x27" + bytes(36) + b"\4\0\0"],
     fuzz_client: [messages.query("select 1"), messages.message(b"P", b"s\0select 1\0\0\0"), messages.message(b"d", b"x" * 40) * 30],
     fuzz_upstream: [messages.message(b"D", b"\0\1\0\0\0\2hi") * 60 + messages.ready_for_query(), messages.message(b"G", b"\0\0\0"),
                     messages.fields(b"E", {"S": "ERROR", "C": "22012", "M": "x"}), messages.parameter_status("a", "b")],
