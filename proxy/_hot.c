@@ -178,7 +178,7 @@ typedef struct {
     long long c_left, u_left, cut, got, sent;
     double since, transaction_since;
     int status, fd, up_fd;
-    char watch, open, copying, dirty, used, fatal, big, big_up;
+    char watch, open, copying, dirty, used, fatal, big, big_up, swift;
 } Link;
 
 static bool owe(Link *self, uint8_t tag) {
@@ -476,37 +476,64 @@ static int forward(Link *self, int fd, int64_t n, int flags) {
     return flags;
 }
 
-static PyObject *Link_swift_client(PyObject *o, PyObject *unused) {
-    (void)unused;
-    Link *self = (Link *)o;
+/* Outcome, or -1 with an exception. */
+static int swift_client(Link *self) {
     int64_t n = receive(self->fd, self->big);
-    if (n <= 0) return PyLong_FromLong(n == 0 ? CLOSED : would_block() ? 0 : LOST);
+    if (n <= 0) return n == 0 ? CLOSED : would_block() ? 0 : LOST;
     self->big = n >= BULK;
     self->got = n;
     self->sent = 0;
-    if (self->up_fd < 0) return PyLong_FromLong(AWAY);
+    if (self->up_fd < 0) return AWAY;
     self->tally->from_client += n;
     int flags = walk_client(self, shared.buf, n);
-    if (flags < 0) return NULL;
-    if (flags & (TERMINATE | THINK)) return PyLong_FromLong(flags);
+    if (flags < 0 || flags & (TERMINATE | THINK)) return flags;
     flags = forward(self, self->up_fd, n, 0);
-    if (!flags && self->watch && self->status == 'I' && !owes(self)) flags = SETTLE;
-    return PyLong_FromLong(flags);
+    return !flags && self->watch && self->status == 'I' && !owes(self) ? SETTLE : flags;
 }
 
-static PyObject *Link_swift_upstream(PyObject *o, PyObject *unused) {
-    (void)unused;
-    Link *self = (Link *)o;
+static int swift_upstream(Link *self) {
     int64_t n = receive(self->up_fd, self->big_up);
-    if (n <= 0) return PyLong_FromLong(n == 0 ? CLOSED : would_block() ? 0 : LOST);
+    if (n <= 0) return n == 0 ? CLOSED : would_block() ? 0 : LOST;
     self->big_up = n >= BULK;
     self->got = n;
     self->sent = 0;
     self->tally->from_upstream += n;
     int flags = walk_upstream(self, shared.buf, n);
-    if (flags < 0) return NULL;
+    if (flags < 0) return -1;
     int outcome = forward(self, self->fd, n, flags);
-    return PyLong_FromLong(outcome & BROKEN ? BROKEN : outcome);
+    return outcome & BROKEN ? BROKEN : outcome;
+}
+
+static PyObject *number_of(int outcome) { return outcome < 0 ? NULL : PyLong_FromLong(outcome); }
+
+static PyObject *Link_swift_client(PyObject *o, PyObject *unused) { (void)unused; return number_of(swift_client((Link *)o)); }
+static PyObject *Link_swift_upstream(PyObject *o, PyObject *unused) { (void)unused; return number_of(swift_upstream((Link *)o)); }
+
+/* What the loop calls: an event that leaves nothing to do never enters Python. */
+static PyObject *event(PyObject *o, int (*pump)(Link *), const char *slow, const char *outcome_of, const char *fault_of) {
+    if (!((Link *)o)->swift) return PyObject_CallMethod(o, slow, NULL);
+    int outcome = pump((Link *)o);
+    if (outcome == 0) Py_RETURN_NONE;
+    if (outcome > 0) return PyObject_CallMethod(o, outcome_of, "i", outcome);
+    PyObject *type, *fault, *trace;
+    PyErr_Fetch(&type, &fault, &trace);
+    PyErr_NormalizeException(&type, &fault, &trace);
+    PyObject *done = PyObject_CallMethod(o, fault_of, "O", fault);
+    Py_XDECREF(type);
+    Py_XDECREF(fault);
+    Py_XDECREF(trace);
+    return done;
+}
+
+static PyObject *Link_client_event(PyObject *o, PyObject *unused) {
+    (void)unused;
+    return event(o, swift_client, "on_client", "_client_outcome", "_client_fault");
+}
+
+static PyObject *Link_upstream_event(PyObject *o, PyObject *unused) {
+    (void)unused;
+    if (((Link *)o)->up_fd < 0) Py_RETURN_NONE;
+    return event(o, swift_upstream, "on_upstream", "_upstream_outcome", "_upstream_fault");
 }
 
 /* -- the type ----------------------------------------------------------------------------------------------------- */
@@ -584,13 +611,15 @@ static PyMemberDef Link_members[] = {
     {"since", T_DOUBLE, offsetof(Link, since), 0, NULL}, {"transaction_since", T_DOUBLE, offsetof(Link, transaction_since), 0, NULL},
     {"status", T_INT, offsetof(Link, status), 0, NULL}, {"fd", T_INT, offsetof(Link, fd), 0, NULL},
     {"up_fd", T_INT, offsetof(Link, up_fd), 0, NULL}, FLAG(watch), FLAG(open), FLAG(copying), FLAG(dirty), FLAG(used), FLAG(fatal),
-    FLAG(big), FLAG(big_up), {NULL}};
+    FLAG(big), FLAG(big_up), FLAG(swift), {NULL}};
 
 static PyMethodDef Link_methods[] = {
     {"from_client", (PyCFunction)(void (*)(void))Link_from_client, METH_FASTCALL, "Account for buf[:n] on its way to the upstream."},
     {"from_upstream", (PyCFunction)(void (*)(void))Link_from_upstream, METH_FASTCALL, "Account for buf[:n] on its way to the client."},
     {"swift_client", Link_swift_client, METH_NOARGS, "pump_client for two plain sockets."},
     {"swift_upstream", Link_swift_upstream, METH_NOARGS, "pump_upstream for two plain sockets."},
+    {"client_event", Link_client_event, METH_NOARGS, "The client's socket can be read."},
+    {"upstream_event", Link_upstream_event, METH_NOARGS, "The upstream's socket can be read."},
     {NULL}};
 
 static PyTypeObject LinkType = {

@@ -46,7 +46,7 @@ def intern(settings: Settings) -> Settings:
 
 
 class Rider(Protocol):
-    def on_upstream(self) -> None: ...
+    def upstream_event(self) -> None: ...
     def on_upstream_writable(self) -> None: ...
 
 
@@ -105,7 +105,7 @@ class Upstream:
     def on_readable(self) -> None:
         rider = self.rider
         if rider is not None:
-            rider.on_upstream()
+            rider.upstream_event()
         else:
             self._unridden()
 

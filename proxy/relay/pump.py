@@ -7,7 +7,8 @@ bytes at hand in `VIEW[sent:got]`.  Reading once per event, never until the sock
 mostly finds nothing.
 
 The text here is the specification.  `swift_client` and `swift_upstream` are the same for two plain sockets; where the
-compiled twin (proxy/_hot.c) is there they are one call into it.
+compiled twin (proxy/_hot.c) is there they are one call into it, and `client_event` and `upstream_event`, which the loop
+calls, enter Python only for an outcome.
 """
 
 from __future__ import annotations

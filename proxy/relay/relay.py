@@ -16,7 +16,7 @@ import socket
 import ssl
 from collections.abc import Callable, Mapping
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proxy.config.settings import Mode
 from proxy.errors import ProxyError, Shutdown, UpstreamFault
@@ -34,7 +34,7 @@ _LATE = frozenset(b"dcf")
 class Relay(Pump):
     __slots__ = (
         "_done", "_drop_left", "backlog", "concerns_databases", "draining", "held", "key", "leaving", "loop", "mode",
-        "place", "pool", "reading", "settings", "swift", "tls", "upstream", "waiter",
+        "place", "pool", "reading", "settings", "tls", "upstream", "waiter", *(() if hot is not None else ("swift",)),
     )
 
     def __init__(self, sock: socket.socket, pool: Pool, tally: Tally, key: Key, settings: Settings | None,
@@ -173,7 +173,7 @@ class Relay(Pump):
     def resume(self) -> None:
         if not self.reading and not self._done.done():
             self.reading = True
-            self.loop.add_reader(self.fd, self.on_client)
+            self.loop.add_reader(self.fd, self.client_event)
             if self.tls and self.sock.pending():  # type: ignore[attr-defined]
                 self.loop.call_soon(self._again)
 
@@ -185,18 +185,23 @@ class Relay(Pump):
     def _again(self) -> None:
         """What TLS has decrypted already raises no event."""
         if self.reading:
-            self.on_client()
+            self.client_event()
 
     def on_client(self) -> None:  # hot
         try:
-            outcome = self.swift_client() if self.swift else self.pump_client()
-            if outcome:
-                self._client_outcome(outcome)
+            outcome = self.pump_client()
         except ProxyError as fault:
-            self.finish("protocol violation by the client", fault)
+            self._client_fault(fault)
             return
+        if outcome:
+            self._client_outcome(outcome)
         if self.tls and self.sock.pending():  # type: ignore[attr-defined]
             self.loop.call_soon(self._again)
+
+    def _client_fault(self, fault: Exception) -> None:
+        if not isinstance(fault, ProxyError):
+            raise fault
+        self.finish("protocol violation by the client", fault)
 
     def _client_outcome(self, outcome: int) -> None:
         if outcome & AWAY:
@@ -416,25 +421,38 @@ class Relay(Pump):
         if upstream is None:
             return
         try:
-            outcome = self.swift_upstream() if self.swift else self.pump_upstream()
+            outcome = self.pump_upstream()
         except UpstreamFault as fault:
-            self._upstream_lost(upstream, fault)
+            self._upstream_fault(fault)
             return
+        if outcome:
+            self._upstream_outcome(outcome)
+        if upstream.tls and not upstream.broken and upstream.sock.pending():  # type: ignore[attr-defined]
+            self.loop.call_soon(upstream.again)
+
+    def _upstream_outcome(self, outcome: int) -> None:  # hot
+        upstream = self.upstream
+        assert upstream is not None
         if outcome & (CLOSED | LOST):
             self._upstream_lost(upstream)
-            return
-        if outcome & BROKEN:
+        elif outcome & BROKEN:
             self.finish("client connection lost")
-            return
-        if outcome & SHORT:
-            self._keep(VIEW[self.sent:self.got], upstream)
-        if upstream.tls and upstream.sock.pending():  # type: ignore[attr-defined]
-            self.loop.call_soon(upstream.again)
-        if outcome & IDLE:
-            if self.draining:
-                self._end_of_work()
-            elif self.watch and not self.pinned:
-                self._release()
+        else:
+            if outcome & SHORT:
+                self._keep(VIEW[self.sent:self.got], upstream)
+            if outcome & IDLE:
+                if self.draining:
+                    self._end_of_work()
+                elif self.watch and not self.pinned:
+                    self._release()
+
+    def _upstream_fault(self, fault: Exception) -> None:
+        if not isinstance(fault, UpstreamFault) or self.upstream is None:
+            raise fault
+        self._upstream_lost(self.upstream, fault)
+
+    if TYPE_CHECKING or hot is None:
+        client_event, upstream_event = on_client, on_upstream
 
     def _upstream_lost(self, upstream: Upstream, fault: UpstreamFault | None = None) -> None:
         told = self.fatal                     # its own farewell has been passed on already
