@@ -17,7 +17,7 @@
 
 enum { IDLE = 1, TERMINATE = 2, THINK = 4, BEGAN = 8, SHORT = 16, CLOSED = 32, LOST = 64, AWAY = 128, BROKEN = 256, SETTLE = 512 };
 enum { NOTHING, REQUEST, PARSE, OPEN, BYE, COPY, COPY_END };
-enum { BULK = 16384, BOUNDS_MAX = 31, SMALL_MESSAGE = 4096 };
+enum { BULK = 16384, BOUNDS_MAX = 31, SMALL_MESSAGE = 4096, LONGEST_STATUS = 65536 };
 
 static const uint8_t KIND[256] = {
     ['Q'] = REQUEST, ['S'] = REQUEST, ['F'] = REQUEST, ['P'] = PARSE, ['X'] = BYE, ['d'] = COPY, ['c'] = COPY_END, ['f'] = COPY_END,
@@ -407,11 +407,16 @@ static int walk_upstream(Link *self, const uint8_t *buf, int64_t n) {
             if (end > n) break;
             flags = ready(self, buf[at + 5]);
         } else if (tag == 'S' || tag == 'C' || tag == 'E') {
-            if (end > n && size < SMALL_MESSAGE) break; /* small: wait until it can be read whole */
+            if (tag == 'S' && size > LONGEST_STATUS) {
+                PyErr_Format(upstream_fault, "the server sent a ParameterStatus of length %u", size);
+                return -1;
+            }
+            int64_t seen = tag == 'S' || size < SMALL_MESSAGE ? end : at + SMALL_MESSAGE;
+            if (seen > n) break; /* wait for as much as is looked at, so that a cut changes nothing */
             if (tag == 'E') {
-                if (call_with_bytes(self, "_error", buf + at + 5, (end < n ? end : n) - at - 5) < 0) return -1;
+                if (call_with_bytes(self, "_error", buf + at + 5, seen - at - 5) < 0) return -1;
             } else if (tag == 'S') {
-                if (call_with_bytes(self, "_reported", buf + at + 5, (end < n ? end : n) - at - 5) < 0) return -1;
+                if (call_with_bytes(self, "_reported", buf + at + 5, seen - at - 5) < 0) return -1;
             } else if (self->watch && n - at >= 9 && (!memcmp(buf + at + 5, "SET", 4) || !memcmp(buf + at + 5, "RESE", 4))) {
                 self->dirty = 1;
             }

@@ -199,3 +199,21 @@ def test_headers_are_big_endian() -> None:
 def test_a_ready_for_query_of_another_length_is_the_servers_fault(body: bytes) -> None:
     with pytest.raises(UpstreamFault, match="ReadyForQuery of length"):
         upstream(link(), message(b"Z", body))
+
+
+def test_a_long_parameter_status_may_be_cut_and_an_endless_one_is_refused() -> None:
+    rides, value = link(), "s" * 20_000
+    told = parameter_status("search_path", value)
+    for at in range(0, len(told), 1000):
+        upstream(rides, told[at:at + 1000])
+    assert rides.reported == [("search_path", value)]
+    with pytest.raises(UpstreamFault, match="ParameterStatus of length"):
+        upstream(rides, parameter_status("search_path", "s" * 70_000)[:100])
+
+
+def test_a_long_fatal_error_cut_behind_its_header_is_fatal() -> None:
+    rides, told = link(), fields(b"E", {"S": "FATAL", "C": "57P01", "M": "m" * 9000})
+    upstream(rides, told[:5])
+    upstream(rides, told[5:])
+    assert rides.fatal
+    assert rides.tally.errors["57"] == 1

@@ -35,6 +35,8 @@ THINK = 4           # a statement that concerns databases: `statement` holds it
 BEGAN = 8           # at least one whole message has passed
 
 I, T, E = b"ITE"  # noqa: E741 - the manual's own letters
+LOOKED = 4096       # bytes of an ErrorResponse or CommandComplete that are looked at: what matters comes first
+LONGEST_STATUS = 65_536     # bytes; a ParameterStatus is read whole (search_path is one since PostgreSQL 18)
 _SHORT = 600        # below this a chunk holds too few rows for `skip` to pay
 
 # What a client's message means to us
@@ -244,12 +246,15 @@ class PureLink(Rules):
                     break
                 flags = self._ready(buf[at + 5])
             elif tag == STATUS or tag == COMPLETE or tag == ERROR:
-                if end > n and size < 4096:
-                    break                     # small: wait until it can be read whole
+                if tag == STATUS and size > LONGEST_STATUS:
+                    raise UpstreamFault(f"the server sent a ParameterStatus of length {size}")
+                seen = end if tag == STATUS or size < LOOKED else at + LOOKED
+                if seen > n:
+                    break                     # wait for as much as is looked at, so that a cut changes nothing
                 if tag == ERROR:
-                    self._error(bytes(buf[at + 5:min(end, n)]))
+                    self._error(bytes(buf[at + 5:seen]))
                 elif tag == STATUS:
-                    self._reported(bytes(buf[at + 5:min(end, n)]))
+                    self._reported(bytes(buf[at + 5:seen]))
                 elif self.watch and buf[at + 5:at + 9] in DIRTYING:
                     self.dirty = True
             elif tag == COPY_IN:
