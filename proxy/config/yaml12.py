@@ -70,7 +70,11 @@ for tag, pattern, first in (
 
 def parse(text: str, file: str) -> Node:
     """The first document of `text`.  Raises YamlFault."""
-    loader = _Loader(text)
+    try:
+        loader = _Loader(text)
+    except yaml.reader.ReaderError as error:      # a control character
+        before = text[:error.position]
+        raise YamlFault(before.count("\n") + 1, error.position - before.rfind("\n"), str(error.reason)) from None
     try:
         node = loader.get_single_node()
         return _build(node, file, {}) if node is not None else Node(None, file, 1, 1)
