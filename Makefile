@@ -19,8 +19,8 @@ lint: $(VENV)/.test
 types: $(VENV)/.test
 	$(BIN)/mypy
 
-fuzz: $(VENV)/.test          ## a short run of the fuzzers; SECONDS_EACH=3600 for a long one
-	$(BIN)/python -m tests.fuzz --seconds $${SECONDS_EACH:-20}
+fuzz: $(VENV)/.test          ## a short run of the fuzzers; FUZZ_SECONDS=3600 for a long one
+	$(BIN)/python -m tests.fuzz --seconds $${FUZZ_SECONDS:-20}
 
 bench: $(VENV)/.bench        ## Switchboard, PgBouncer and direct, interleaved; ARGS=--quick for a short one
 	$(BIN)/python -m benchmarks.bench $(ARGS)
