@@ -14,7 +14,7 @@ from cryptography.x509.oid import NameOID
 
 def make(folder: Path) -> tuple[Path, Path]:
     """Returns (ca.pem, server.pem); the latter holds certificate and key.  Beside them: client.crt and client.key, for a
-    PostgreSQL user named `cert`."""
+    PostgreSQL user named `cert`, and crl.pem, which revokes it."""
     now = datetime.datetime.now(datetime.UTC)
 
     def name(text: str) -> x509.Name:
@@ -40,4 +40,8 @@ def make(folder: Path) -> tuple[Path, Path]:
     (folder / "client.key").write_bytes(
         client.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
     (folder / "client.key").chmod(0o600)
+    revoked = x509.RevokedCertificateBuilder().serial_number(known.serial_number).revocation_date(now).build()
+    crl = (x509.CertificateRevocationListBuilder().issuer_name(name("Test CA")).last_update(now - datetime.timedelta(days=1))
+           .next_update(now + datetime.timedelta(days=30)).add_revoked_certificate(revoked).sign(authority, hashes.SHA256()))
+    (folder / "crl.pem").write_bytes(crl.public_bytes(pem))
     return folder / "ca.pem", folder / "server.pem"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import ssl
 import subprocess
@@ -13,7 +14,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from cryptography.hazmat.primitives import serialization
 
+from proxy.config.settings import ClientTls
+from proxy.errors import OperatorFault
+from proxy.net.tls import server_context
 from proxy.wire.messages import parse_fields
 from proxy.wire.startup import SSL_REQUEST, pack
 from tests import certificates
@@ -148,3 +153,86 @@ def test_direct_tls_where_there_is_none(proxy: Daemon) -> None:
     with pytest.raises(psycopg.OperationalError):
         proxy.connect("catalog", sslmode="require", sslnegotiation="direct")
     proxy.connect("catalog").close()
+
+
+def handshake(running: Daemon, *, newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLSocket:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.maximum_version = newest
+    context.set_alpn_protocols(["postgresql"])
+    return context.wrap_socket(dial(running))
+
+
+def test_versions_and_ciphers(base: dict[str, Any], folder: Path, ca: Path) -> None:
+    tls = {"certificate": str(folder / "server.pem"), "maximum_version": "TLSv1.2", "ciphers": "ECDHE-ECDSA-AES256-GCM-SHA384"}
+    with daemon(folder, base, tls=tls) as running:
+        with handshake(running) as sock:
+            assert (sock.version(), (sock.cipher() or ("",))[0]) == ("TLSv1.2", "ECDHE-ECDSA-AES256-GCM-SHA384")
+        running.connect("catalog", sslmode="require", channel_binding="require").close()
+        running.settings["tls"] = {"certificate": str(folder / "server.pem"), "minimum_version": "TLSv1.3"}
+        running.write(running.database)
+        running.signal(signal.SIGHUP)
+        running.logged("msg=reloaded")
+        with pytest.raises(ssl.SSLError):
+            handshake(running, newest=ssl.TLSVersion.TLSv1_2)
+        with handshake(running) as sock:
+            assert sock.version() == "TLSv1.3"
+
+
+def test_certificates_are_reloaded_for_new_connections(base: dict[str, Any], tmp_path: Path) -> None:
+    _, pem = certificates.make(tmp_path)
+    with daemon(tmp_path, base, tls={"certificate": str(pem)}) as running:
+        words = {"sslmode": "verify-full", "sslrootcert": str(tmp_path / "ca.pem"), "host": "localhost", "channel_binding": "require"}
+        with running.connect("catalog", **words) as connection:
+            with handshake(running) as sock:
+                first = sock.getpeercert(binary_form=True)
+            pem.write_text("nonsense")
+            running.signal(signal.SIGHUP)
+            assert "tls.certificate" in running.logged("reload failed.*")[0]
+            with handshake(running) as sock:
+                assert sock.getpeercert(binary_form=True) == first
+            certificates.make(tmp_path)
+            running.signal(signal.SIGHUP)
+            running.logged("msg=reloaded")
+            with handshake(running) as sock:
+                assert sock.getpeercert(binary_form=True) != first
+            running.connect("catalog", **words).close()                # bound to the new one
+            assert connection.execute("select 1").fetchone() == (1,)     # and the old one lives on
+
+
+def test_a_revoked_client_certificate_ends_the_handshake(base: dict[str, Any], tmp_path: Path) -> None:
+    _, pem = certificates.make(tmp_path)
+    mine = {"sslmode": "require", "sslcert": str(tmp_path / "client.crt"), "sslkey": str(tmp_path / "client.key")}
+    tls = {"certificate": str(pem), "client_ca": str(tmp_path / "ca.pem")}
+    with daemon(tmp_path, base, tls=tls) as running:
+        running.connect("catalog", **mine).close()
+        running.settings["tls"] = {**tls, "client_crl": str(tmp_path / "crl.pem")}
+        running.write(running.database)
+        running.signal(signal.SIGHUP)
+        running.logged("msg=reloaded")
+        with pytest.raises(psycopg.OperationalError, match=r"revoked|closed"):
+            running.connect("catalog", **mine)
+        running.connect("catalog", sslmode="require").close()
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"certificate": "/nowhere.pem"}, "cannot use switchboard.tls.certificate /nowhere.pem: No such file"),
+    ({"certificate": "{folder}/client.key"}, "tls.certificate"),
+    ({"key": "{folder}/client.key"}, "KEY_VALUES_MISMATCH"),
+    ({"ciphers": "NONSENSE"}, "tls.ciphers NONSENSE"),
+    ({"client_ca": "{folder}/client.key"}, "tls.client_ca"),
+])
+def test_what_openssl_does_not_take_is_told_by_its_key(folder: Path, ca: Path, change: dict[str, str], words: str) -> None:
+    settings = {"certificate": str(folder / "server.pem")} | {key: value.format(folder=folder) for key, value in change.items()}
+    with pytest.raises(OperatorFault) as caught:
+        server_context(ClientTls.model_validate(settings))
+    assert words in str(caught.value)
+
+
+def test_a_key_with_a_passphrase_asks_nobody(tmp_path: Path) -> None:
+    certificates.make(tmp_path)
+    key = serialization.load_pem_private_key((tmp_path / "client.key").read_bytes(), None)
+    (tmp_path / "locked.key").write_bytes(key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"word")))
+    with pytest.raises(OperatorFault, match="passphrase"):
+        server_context(ClientTls(certificate=str(tmp_path / "client.crt"), key=str(tmp_path / "locked.key")))

@@ -197,8 +197,19 @@ class ClientTls(Section):
     certificate: str | None = setting(None, "Path of the PEM file with the certificate chain.")
     key: str | None = setting(None, "Path of the PEM file with the private key; unset: in `certificate`.")
     minimum_version: Literal["TLSv1.2", "TLSv1.3"] = setting("TLSv1.2", "The oldest protocol version accepted.")
+    maximum_version: Literal["TLSv1.2", "TLSv1.3"] | None = setting(None, "The newest protocol version accepted; unset: any.")
+    ciphers: str | None = setting(None, "OpenSSL's cipher list for TLSv1.2; unset: its own good choice.")
     client_ca: str | None = setting(
         None, "Path of the PEM file with the authorities of client certificates; unset: none are asked for.")
+    client_crl: str | None = setting(None, "Path of the PEM file with revoked client certificates.")
+
+    @model_validator(mode="after")
+    def _together(self) -> ClientTls:
+        if self.maximum_version is not None and self.maximum_version < self.minimum_version:
+            raise ValueError("maximum_version is below minimum_version")
+        if self.client_crl is not None and self.client_ca is None:
+            raise ValueError("client_crl needs client_ca")
+        return self
 
 
 class Pool(Section):

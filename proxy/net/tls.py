@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,11 @@ from proxy.config.settings import ClientTls
 from proxy.errors import OperatorFault
 from proxy.net.end_point import certificate_hash
 from proxy.wire.startup import ALPN
+
+VERSIONS = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
+_HINTS = {"KEY_VALUES_MISMATCH": "The key does not belong to the certificate: the chain must begin with the server's own.",
+          "NO_CIPHER_MATCH": "See `openssl ciphers -v`; the ciphers of TLSv1.3 are not chosen by this setting.",
+          "PEM_LIB": "The file must hold PEM: the certificate chain, and the key unless switchboard.tls.key names it."}
 
 
 class ServerContext(ssl.SSLContext):
@@ -27,22 +34,43 @@ def server_context(settings: ClientTls) -> ServerContext | None:
             raise OperatorFault("switchboard.tls.mode is require, but switchboard.tls.certificate is not set")
         return None
     context = ServerContext(ssl.PROTOCOL_TLS_SERVER)
-    old = settings.minimum_version == "TLSv1.2"
-    context.minimum_version = ssl.TLSVersion.TLSv1_2 if old else ssl.TLSVersion.TLSv1_3
+    context.minimum_version = VERSIONS[settings.minimum_version]
+    if settings.maximum_version is not None:
+        context.maximum_version = VERSIONS[settings.maximum_version]
     context.set_alpn_protocols([ALPN])
-    try:
-        context.load_cert_chain(settings.certificate, settings.key)
-    except (OSError, ssl.SSLError) as fault:
-        raise OperatorFault(f"cannot load switchboard.tls.certificate {settings.certificate}: {fault}") from None
+    # As PostgreSQL: no resumption, so that a certificate is looked at each time; our order of ciphers.
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.num_tickets = 0
+    if settings.ciphers is not None:
+        with _told("ciphers", settings.ciphers):
+            context.set_ciphers(settings.ciphers)
+    with _told("certificate", settings.certificate):
+        context.load_cert_chain(settings.certificate, settings.key, password=_no_passphrase)
     context.end_point = certificate_hash(_first_certificate(settings.certificate))
     if settings.client_ca is not None:
-        try:
+        with _told("client_ca", settings.client_ca):
             context.load_verify_locations(settings.client_ca)
-        except (OSError, ssl.SSLError) as fault:
-            raise OperatorFault(f"cannot load switchboard.tls.client_ca {settings.client_ca}: {fault}") from None
         # As PostgreSQL does: a wrong one ends the handshake, none is for the rules to judge.
         context.verify_mode = ssl.CERT_OPTIONAL
+        if settings.client_crl is not None:
+            with _told("client_crl", settings.client_crl):
+                context.load_verify_locations(settings.client_crl)
+            context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
     return context
+
+
+@contextlib.contextmanager
+def _told(key: str, value: str) -> Iterator[None]:
+    """What OpenSSL does not take, by the key that said it."""
+    try:
+        yield
+    except (OSError, ValueError) as fault:    # ssl.SSLError is an OSError
+        reason = getattr(fault, "reason", None) or getattr(fault, "strerror", None) or str(fault)
+        raise OperatorFault(f"cannot use switchboard.tls.{key} {value}: {reason}", hint=_HINTS.get(str(reason))) from None
+
+
+def _no_passphrase() -> str:
+    raise ValueError("the key has a passphrase, which nobody is here to type")
 
 
 def _first_certificate(path: str) -> bytes:
