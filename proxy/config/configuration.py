@@ -111,10 +111,10 @@ def read(paths: Sequence[str | Path] | None = None, *, environ: Mapping[str, str
         problems += [problem for problem in found if problem not in problems and (whole or "is missing" not in problem)]
     warnings += [f"switchboard.plugin.{name}: no such plugin under backend.database.plugin" for name in settings.plugin
                  if name not in configuration.listed and settings.plugins == "listed"]
-    if not settings.users:
+    if not settings.users and settings.auth.query.connection is None:
         warnings.append("switchboard.users: is empty, so nobody can log in")
     for name, user in settings.users.items():
-        if user.password is None and (user.method or settings.auth.method) != "trust" and not settings.auth.rules:
+        if user.password is None and (user.method or settings.auth.method) != "trust" and not settings.auth.rules and name != "*":
             node = section.get("users", name)
             problems.append(f"{node.place if node else ''}: switchboard.users.{name}: has no password; set one, or a "
                             "verifier made by `switchboard hash-password`, or method: trust")

@@ -84,7 +84,7 @@ def worded(section: Node, item: Any) -> str:
         return f"{place}: {path}: unknown key{suggest(location[-1], keys_at(location[:-1]))}"
     got = ""
     # A password is easily written one level too high: nothing below these is ever shown.
-    secret = location[0] in ("users", "provisioning") or bool(SECRET_KEYS.search(location[-1]))
+    secret = location[0] in ("users", "provisioning") or location[:2] == ["auth", "query"] or bool(SECRET_KEYS.search(location[-1]))
     if node is not None and not secret:
         got = f", got {shown(location[-1], node.value)}"
     elif node is not None:

@@ -12,6 +12,8 @@ import ipaddress
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -159,10 +161,41 @@ class MapLine(Section):
         return value
 
 
+class AuthQuery(Section):
+    """Users that a database knows.  Those under `users` come first and are not asked for."""
+
+    connection: SecretStr | None = setting(
+        None, "Where the query runs: a libpq connection string with a credential of its own; unset: no query.")
+    query: str = setting(
+        "SELECT rolname::text, CASE WHEN rolvaliduntil <= now() THEN NULL ELSE rolpassword END "
+        "FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin",
+        "`$1` is the name; two columns, the name and the stored password; no row or NULL: no login.")
+    cache: Seconds = setting(30.0, "How long an answer is kept; a failed proof has it asked again.", unit="s")
+    timeout: Seconds = setting(5.0, "Time for one question.", unit="s")
+
+    @field_validator("connection")
+    @classmethod
+    def _conninfo(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            try:
+                conninfo_to_dict(value.get_secret_value())
+            except ProgrammingError:
+                raise ValueError("not a libpq connection string") from None      # its words may hold the password
+        return value
+
+    @field_validator("query")
+    @classmethod
+    def _parameter(cls, value: str) -> str:
+        if "$1" not in value:
+            raise ValueError("the query has no $1 for the name of the user")
+        return value
+
+
 class Auth(Section):
     method: Method = setting(Method.SCRAM, "How clients prove themselves, unless their user says otherwise.")
     rules: list[Rule] = setting(
         [], "Who may log in from where and how; the first match decides, none refuses. Empty: everybody by `method`.")
+    query: AuthQuery = setting(AuthQuery, "Users that a database knows.")
     maps: dict[str, list[MapLine]] = setting({}, "Names of certificates and of the operating system -> users, for rules.")
     scram_iterations: int = setting(
         4096, "PBKDF2 rounds of verifiers made from plain passwords (RFC 7677 section 4).", ge=4096, le=10_000_000)
@@ -322,7 +355,8 @@ class Settings(Section):
         0, "Clients of one address at most, logged in or not; 0: any number.", unit="connections", ge=0)
     drain_timeout: Seconds = setting(30.0, "How long a stop waits for transactions to end.", unit="s")
     users: dict[str, User] = setting(
-        {}, "Who may log in, by name. The name `*` stands for whoever a rule with another proof than a password lets in.")
+        {}, "Who may log in, by name. The name `*` stands for users whom `auth.query` finds, or whom a rule with another proof than a "
+            "password lets in.")
     auth: Auth = setting(Auth, "Login of clients.")
     tls: ClientTls = setting(ClientTls, "TLS towards clients.")
     proxy_protocol: ProxyProtocol = setting(ProxyProtocol, "The PROXY protocol of load balancers.")

@@ -11,6 +11,8 @@ import socket
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from pydantic import SecretStr
+
 from proxy.auth.password import is_md5
 from proxy.auth.rules import Caller, among, may_be
 from proxy.config.settings import MapLine, Method, Rule, User
@@ -49,7 +51,7 @@ async def admit(worker: Worker, stream: Stream, client: Client) -> Startup | Can
     try:
         client.account = await _authenticate(worker, stream, client, hello)
     except ProxyError as fault:
-        worker.auth_failures["unknown user" if account(worker, hello.user) is None else fault.sqlstate] += 1
+        worker.auth_failures[fault.sqlstate if client.known else "unknown user"] += 1
         if isinstance(fault, AuthenticationFailed):
             await _hold_back(worker, stream, client)
         raise
@@ -116,13 +118,22 @@ def _shutting_down() -> ProxyError:
     return fault
 
 
-def account(worker: Worker, name: str) -> User | None:
-    """What the configuration says of a user; None: nobody of that name."""
-    return worker.settings.users.get(name) if name != "*" else None
+async def account(worker: Worker, name: str) -> User | None:
+    """A user of the configuration, or of `auth.query`; None: nobody of that name."""
+    if name == "*":
+        return None
+    listed = worker.settings.users.get(name)
+    if listed is not None or worker.lookup is None:
+        return listed
+    stored = await worker.lookup.stored(name)
+    if stored is None:
+        return None
+    return worker.settings.users.get("*", User()).model_copy(update={"password": SecretStr(stored)})
 
 
 async def _authenticate(worker: Worker, stream: Stream, client: Client, hello: Startup) -> User:
-    user = account(worker, hello.user)
+    user = await account(worker, hello.user)
+    client.known = user is not None
     rule = worker.rules.decide(_caller(worker, stream, client, hello)) if worker.rules is not None else None
     if rule is None:
         return await _by_settings(worker, stream, hello, user)
@@ -162,7 +173,12 @@ async def _by_password(worker: Worker, stream: Stream, hello: Startup, user: Use
                   end_point=context.end_point if isinstance(context, ServerContext) else None, only_bound=only_bound)
     if only_bound and login.end_point is None:
         raise AuthorizationFailed("channel binding is required, and this connection cannot be bound")
-    await drive(prove(login), stream, server_side=True)
+    try:
+        await drive(prove(login), stream, server_side=True)
+    except AuthenticationFailed:
+        if worker.lookup is not None:
+            worker.lookup.doubt(hello.user)
+        raise
     assert user is not None                   # prove lets nobody in without `stored`
     return user
 

@@ -46,6 +46,7 @@ class Client:
     account: User | None = None           # what the configuration says of a proven user
     reason: str = ""
     balanced: bool = False                # `peer` is what a load balancer says
+    known: bool = False                   # there is a user of that name
     counted: list[Head] = field(default_factory=list)
     relay: Relay | None = None
     tally: Tally | None = None

@@ -40,6 +40,7 @@ from proxy.server import systemd
 from proxy.server.cancel import CancelKeys
 from proxy.server.client import Client, serve
 from proxy.server.limits import Heads, Throttle
+from proxy.server.lookup import Lookup
 from proxy.server.quota import Quota
 from proxy.server.snapshot import snapshot
 from proxy.tokens.mint import Mint
@@ -75,6 +76,7 @@ class Worker:
         self.heads = Heads()
         self.throttle = Throttle(self.settings.auth.throttle_failures, self.settings.auth.throttle_window)
         self.rules = self._rules()
+        self.lookup = self._lookup()
         self.balancers = networks(self.settings.proxy_protocol.trusted)
         self.routes: dict[tuple[str, str], Target] = {}       # of this configuration, by database and application_name
         self.pools: dict[str, Pool] = {}
@@ -107,6 +109,10 @@ class Worker:
     def _rules(self) -> Rules | None:
         rules = self.settings.auth.rules
         return Rules(rules) if rules else None
+
+    def _lookup(self) -> Lookup | None:
+        query = self.settings.auth.query
+        return Lookup(query, self.loop.time) if query.connection is not None else None
 
     def _warm(self) -> None:
         """Verifiers of plain passwords, ahead: a first login that waits for PBKDF2 would tell that the user exists."""
@@ -375,6 +381,10 @@ class Worker:
         self.configuration, self.settings = configuration, configuration.settings
         self.rules = self._rules()
         self.balancers = networks(configuration.settings.proxy_protocol.trusted)
+        if self.lookup is not None and self.lookup.settings != self.settings.auth.query:
+            keep(self.lookup.close(), name="old auth.query")
+            self.lookup = None
+        self.lookup = self.lookup or self._lookup()
         self.throttle.failures, self.throttle.window = self.settings.auth.throttle_failures, self.settings.auth.throttle_window
         self.routes.clear()
         self._warm()
@@ -421,6 +431,8 @@ class Worker:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        if self.lookup is not None:
+            await self.lookup.close()
         for pool in self.all_pools():
             pool.retire()
         for sock in self.sockets:
