@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
 from proxy.config.settings import Settings, Upstream
@@ -12,7 +16,7 @@ from proxy.config.target import Credential, Engine, Server, Session, SslMode, Ta
 from proxy.errors import ProxyError, UpstreamFault
 from proxy.pool.provision import Provision
 from proxy.pool.reach import Reach, goodbye
-from tests.servers import Postgres, Standby, free_port, until
+from tests.servers import Daemon, Postgres, Standby, daemon, free_port, until
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +136,131 @@ async def test_failover() -> None:
         standby.promote()
         assert await found(reach, server, standby, retry_delay=0.05) == standby.port
         assert await found(reach, server, standby, retry_delay=0.05) == standby.port
+    finally:
+        standby.remove()
+        primary.remove()
+
+
+# -- the daemon in front of it ----------------------------------------------------------------------------
+
+
+def base(server: Postgres, *more: Postgres, session: str = "any") -> dict[str, Any]:
+    ports = ",".join(str(each.port) for each in (server, *more))
+    return {"client": "pg", "connection": {"host": ",".join(["127.0.0.1"] * (1 + len(more))), "port": ports, "user": "postgres",
+                                           "password": server.password, "target_session_attrs": session}}
+
+
+QUICK = {"upstream": {"retry_delay": "100ms"}, "pool": {"mode": "transaction", "size": 3}}
+
+
+def impatient(hold: str) -> dict[str, Any]:
+    return {**QUICK, "upstream": {"retry_delay": "100ms", "hold_timeout": hold}}
+
+
+def asked(connection: psycopg.Connection[Any]) -> Any:
+    row = connection.execute("select inet_server_port()").fetchone()
+    assert row is not None
+    return row[0]
+
+
+def anew(running: Daemon, database: str) -> Any:
+    with running.connect(database) as connection:
+        return asked(connection)
+
+
+def test_a_restart_is_waited_for(tmp_path: Path) -> None:
+    """Idle clients and those who ask meanwhile notice nothing but the time."""
+    server = Postgres()
+    try:
+        with daemon(tmp_path, base(server), **QUICK) as running, ThreadPoolExecutor(12) as threads:
+            clients = [running.connect("catalog") for _ in range(10)]
+            assert {asked(client) for client in clients} == {server.port}
+            server.stop()
+            until(lambda: running.metric("switchboard_upstreams", plugin="catalog") == 0, "the upstreams to end")
+            waiting = [threads.submit(asked, client) for client in clients[:8]]
+            newcomer = threads.submit(anew, running, "catalog")
+            other = threads.submit(anew, running, "search")         # its pool has never seen the server; others have
+            running.logged("plugin=search.*cannot connect to upstream|cannot connect to upstream.*plugin=search")
+            assert not any(future.done() for future in (*waiting, newcomer, other))
+            server.start()
+            assert {future.result(60) for future in (*waiting, newcomer, other)} == {server.port}
+            for client in clients:
+                assert asked(client) == server.port
+                client.close()
+    finally:
+        server.remove()
+
+
+def test_patience_has_an_end_and_newcomers_hear_the_reason_at_once(tmp_path: Path) -> None:
+    server = Postgres()
+    try:
+        with daemon(tmp_path, base(server), **impatient("500ms")) as running:
+            with running.connect("catalog") as client:
+                assert asked(client) == server.port
+                server.stop()
+                until(lambda: running.metric("switchboard_upstreams", plugin="catalog") == 0, "the upstreams to end")
+                with pytest.raises(psycopg.OperationalError, match="Connection refused"):
+                    asked(client)
+            for _ in range(5):
+                with pytest.raises(psycopg.OperationalError, match="Connection refused"):
+                    anew(running, "catalog")
+    finally:
+        server.remove()
+
+
+def test_a_server_that_was_never_there_is_told_at_once(tmp_path: Path, postgres: Postgres) -> None:
+    nowhere = base(postgres)
+    nowhere["connection"]["port"] = free_port()
+    with daemon(tmp_path, nowhere, **impatient("1h")) as running, pytest.raises(
+            psycopg.OperationalError, match="Connection refused"):
+        running.connect("catalog")
+
+
+def test_clients_live_through_a_failover(tmp_path: Path) -> None:
+    primary = Postgres()
+    standby = Standby(primary)
+    try:
+        with daemon(tmp_path, base(primary, standby, session="read-write"), **QUICK) as running, ThreadPoolExecutor(8) as threads:
+            clients = [running.connect("catalog") for _ in range(6)]
+            clients[0].execute("create table kept (a int)")
+            assert {asked(client) for client in clients} == {primary.port}
+            replayed = "select replay_lsn >= pg_current_wal_lsn() from pg_stat_replication"
+            until(lambda: primary.sql(replayed) == [(True,)], "replication")
+            primary.stop()
+            waiting = [threads.submit(asked, client) for client in clients]
+            running.logged("session is read-only")
+            standby.promote()
+            answers = {future.result(60) for future in waiting if not _cut(future)}
+            assert answers <= {standby.port}
+            for client in clients:
+                if not client.broken:
+                    client.execute("insert into kept values (1)")
+                client.close()
+            with running.connect("catalog") as late:
+                assert asked(late) == standby.port
+    finally:
+        standby.remove()
+        primary.remove()
+
+
+def _cut(future: Future[Any]) -> bool:
+    """Did it ask on an upstream that was being shut down at that moment?  Nobody can tell whether such a query ran."""
+    return isinstance(future.exception(60), psycopg.OperationalError)
+
+
+def test_an_upstream_whose_role_has_changed_is_not_given_out(tmp_path: Path) -> None:
+    primary = Postgres()
+    primary.sql("create database backstage_plugin_catalog")
+    standby = Standby(primary)
+    try:
+        with daemon(tmp_path, base(standby, session="standby"), **impatient("0")) as running, running.connect("catalog") as client:
+            recovery = "select pg_is_in_recovery()"
+            assert client.execute(recovery).fetchone() == (True,)
+            standby.promote()
+            until(lambda: standby.sql(recovery) == [(False,)], "the promotion")
+            assert client.execute(recovery).fetchone() == (False,)       # now the server has reported it
+            with pytest.raises(psycopg.OperationalError, match="server is not in hot standby mode"):
+                client.execute(recovery)
     finally:
         standby.remove()
         primary.remove()

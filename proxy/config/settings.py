@@ -293,6 +293,9 @@ class Upstream(Section):
     keepalives_count: int = setting(5, "Lost TCP keepalive probes that end a connection; 0: system default.", ge=0, le=127)
     tcp_user_timeout: Seconds = setting(0.0, "Unacknowledged data closes the connection after this; 0: system default.",
                                         unit="s")
+    hold_timeout: Seconds = setting(
+        30.0, "When a server that has been there goes away, clients wait this long for it (a restart, a failover); 0: they "
+              "are told at once.", unit="s")
     cleartext_passwords: bool = setting(
         False, "Send a password in clear to a server that asks for it so, even without TLS (a unix socket needs none).")
 

@@ -56,13 +56,15 @@ REFUSALS = {Session.READ_WRITE: "session is read-only", Session.READ_ONLY: "sess
 
 @dataclass(slots=True, eq=False)
 class Host:
-    """One (host, port) and what is known of it.  `away` is None or why, `until` when it may be tried again."""
+    """One (host, port) and what is known of it.  `away` is None or why, `until` when it may be tried again; `seen`: it has
+    let us in at least once."""
 
     host: str
     port: int
     away: ProxyError | None = None
     until: float = 0.0
     probing: bool = False
+    seen: bool = False
     role: Role | None = None
 
     def __str__(self) -> str:
@@ -73,7 +75,7 @@ class Host:
 
     def answered(self, role: Role | None) -> None:
         """It let us in; `role` is None when nobody wanted to know."""
-        self.away, self.probing, self.role = None, False, role or self.role
+        self.away, self.probing, self.seen, self.role = None, False, True, role or self.role
 
 
 @dataclass(frozen=True, slots=True)

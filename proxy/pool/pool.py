@@ -20,6 +20,8 @@ from proxy.config.settings import Upstream as UpstreamSettings
 from proxy.config.target import Credential, Server, Target
 from proxy.errors import ProxyError, QueryWaitTimeout, UpstreamFault, UpstreamRefused
 from proxy.net.tasks import keep
+from proxy.pool.outage import Do as Hold
+from proxy.pool.outage import Outage, away
 from proxy.pool.plan import Census, Do, keeps_waiting, plan
 from proxy.pool.reach import Reach, Reached
 from proxy.pool.tally import Histogram
@@ -82,7 +84,9 @@ class Pool:
         self.waiting = 0
         self.retired = False
         self.counters = Counters()
-        self.failure: tuple[float, Key, ProxyError] | None = None
+        self.failure: tuple[float, Key, ProxyError] | None = None     # a refusal, remembered for those who ask alike
+        self.outage = Outage()
+        self._later: asyncio.TimerHandle | None = None                # the next dial while the server is away or full
         self.up: bool | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self.welcomes: dict[tuple[Key, Settings | None], tuple[dict[str, str], Settings]] = {}
@@ -124,12 +128,11 @@ class Pool:
         """Queue up; `waiter.granted` or `waiter.failed` is called, possibly before this returns."""
         now = self.used_at = self.clock()
         place = Place(waiter, now)
-        if self.failure is not None:
-            until, key, fault = self.failure
-            if now < until and key == waiter.key and not self.open:
-                place.gone = True
-                waiter.failed(fault)
-                return place
+        known = self._known_fault(waiter.key, now) if self.failure is not None or self.outage.until else None
+        if known is not None:
+            place.gone = True
+            waiter.failed(known)
+            return place
         self.queue.append(place)
         self.waiting += 1
         if self._alarm is None and self.settings.query_wait_timeout:
@@ -137,6 +140,14 @@ class Pool:
         if self.idle_count or len(self.busy) + len(self.resting) + self.coming < self.settings.size:
             self.wake()                       # else there is nothing to give, to dial or to evict
         return place
+
+    def _known_fault(self, key: Key, now: float) -> ProxyError | None:
+        """What a newcomer is told without a dial: why the last one failed, a moment ago."""
+        if self.open:
+            return None
+        if self.failure is not None and now < self.failure[0] and key == self.failure[1]:
+            return self.failure[2]
+        return self.outage.cached(now)
 
     def withdraw(self, place: Place) -> None:
         """The client went away while it waited."""
@@ -179,9 +190,9 @@ class Pool:
                 self.waiting -= 1
                 place.gone = True
                 self._prepare(self._pop(key), place)
-            elif what is Do.DIAL:
+            elif what is Do.DIAL and self._later is None:
                 self._dial(self._next_key())
-            elif what is Do.EVICT:
+            elif what is Do.EVICT and self._later is None:
                 self._evict_other(key)
             else:
                 break
@@ -271,6 +282,7 @@ class Pool:
         now = self.clock()
         self.counters.connect_time.observe(now - began)
         self.up, self.failure = True, None
+        self.outage.over()
         upstream = Upstream(self, reached, key, now)
         if len(self.baselines) < 1000:
             self.baselines[key] = upstream.settings
@@ -295,18 +307,30 @@ class Pool:
         self.counters.connect_failures += 1
         if fault.sqlstate == "3D000":
             self.forget(self.target)          # dropped behind our back: look again next time
-        delay = self.dialling.retry_delay
+        if self.coming and away(fault):
+            return                            # one of us is finding out, and will tell
+        now, delay = self.clock(), self.dialling.retry_delay
         log.warning("cannot connect to upstream", extra={"fields": {
             "plugin": self.target.plugin, "server": str(self.server), "sqlstate": fault.sqlstate, "error": fault.message}})
-        if keeps_waiting(fault.sqlstate, alive=self.open):
-            self.loop.call_later(delay, self.wake)
-            return
         if not self.open:
             self.up = False
-            self.failure = (self.clock() + delay, key, fault)
-        for place in [place for place in self.queue if not place.gone and place.waiter.key == key]:
+            self.outage.was_up |= self.reach.has_answered(self.server)       # to another plugin's pool
+            hold = self.outage.failed(fault, now, hold=self.dialling.hold_timeout, delay=delay) is Hold.HOLD
+            if not hold and not away(fault):
+                self.failure = (now + delay, key, fault)
+        else:
+            hold = keeps_waiting(fault.sqlstate, alive=self.open)
+        if hold:
+            if self._later is None:
+                self._later = self.loop.call_later(delay, self._try_again)
+            return
+        for place in [place for place in self.queue if not place.gone and (place.waiter.key == key or away(fault))]:
             self.withdraw(place)
             place.waiter.failed(fault)
+        self.wake()
+
+    def _try_again(self) -> None:
+        self._later = None
         self.wake()
 
     # -- coming back --------------------------------------------------------------------------------------

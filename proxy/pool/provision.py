@@ -208,10 +208,12 @@ def _fault(error: psycopg.Error, target: Target, who: Credential) -> ProxyError:
     if found.sqlstate and found.message_primary:
         return UpstreamRefused({"S": "ERROR", "C": found.sqlstate, "M": found.message_primary,
                                 "D": found.message_detail or "", "H": found.message_hint or ""})
-    text = str(error).strip().splitlines()
+    # libpq's advice stands on lines of its own, behind a tab.
+    text = [line for line in str(error).strip().splitlines() if not line.startswith("\t")]
     message = text[-1] if text else "unknown error"
     if "FATAL:" in message:
         message = message.split("FATAL:", 1)[1].strip()
+    message = message.removeprefix("connection failed: ")
     fault = UpstreamFault(message, detail=f'While provisioning database "{target.database}" as user "{who.user}".')
     if "authentication failed" in message:
         fault.sqlstate = "28P01"

@@ -70,6 +70,10 @@ class Reach:
             found = self._servers[key] = Hosts(server.places, server.session, server.shuffle)
         return found
 
+    def has_answered(self, server: Server) -> bool:
+        """Was any of its hosts ever there?"""
+        return any(host.seen for host in self.hosts(server).known)
+
     async def connect(self, server: Server, credential: Credential, parameters: Mapping[str, str],
                       settings: UpstreamSettings) -> Reached:
         """A connection to a host that fits, within `connect_timeout`.  Raises ProxyError."""
