@@ -83,6 +83,8 @@ class Pool:
         self.queue: deque[Place] = deque()
         self.waiting = 0
         self.retired = False
+        self.full = False                             # the server would not have more of us
+        self.successor: Pool | None = None            # of a retired pool: where its clients go for their next lease
         self.counters = Counters()
         self.failure: tuple[float, Key, ProxyError] | None = None     # a refusal, remembered for those who ask alike
         self.outage = Outage()
@@ -184,7 +186,7 @@ class Pool:
             key = queue[0].waiter.key
             fitting = len(self.idle.get(key, ()))
             what = plan(Census(self.waiting, fitting, self.idle_count - fitting, len(self.busy) + len(self.resting),
-                               self.coming), self.settings.size)
+                               self.coming), self.settings.size if not self.full else self.open + self.coming)
             if what is Do.GIVE:
                 place = queue.popleft()
                 self.waiting -= 1
@@ -286,6 +288,8 @@ class Pool:
         upstream = Upstream(self, reached, key, now)
         if len(self.baselines) < 1000:
             self.baselines[key] = upstream.settings
+        if self.full and self._later is None:
+            self._later = self.loop.call_later(self.dialling.retry_delay, self._try_again)
         if self.retired and not self.waiting:
             upstream.close()
         else:
@@ -307,7 +311,9 @@ class Pool:
         self.counters.connect_failures += 1
         if fault.sqlstate == "3D000":
             self.forget(self.target)          # dropped behind our back: look again next time
-        if self.coming and away(fault):
+        full = fault.sqlstate.startswith("53")
+        self.full = full and self.open + self.coming > 0      # then as many as there are must do for a while
+        if self.coming and (full or away(fault)):
             return                            # one of us is finding out, and will tell
         now, delay = self.clock(), self.dialling.retry_delay
         log.warning("cannot connect to upstream", extra={"fields": {
@@ -331,6 +337,7 @@ class Pool:
 
     def _try_again(self) -> None:
         self._later = None
+        self.full = False
         self.wake()
 
     # -- coming back --------------------------------------------------------------------------------------
@@ -458,9 +465,9 @@ class Pool:
         for upstream in [upstream for stack in self.idle.values() for upstream in stack]:
             self.drop(upstream)
 
-    def retire(self) -> None:
+    def retire(self, successor: Pool | None = None) -> None:
         """A newer configuration has another pool for this plugin: nothing comes back here."""
-        self.retired = True
+        self.retired, self.successor = True, successor
         self.clear()
 
 

@@ -321,6 +321,8 @@ class Relay(Pump):
     def _request(self) -> None:
         if self.since == 0.0:
             self.since = perf_counter()
+        while self.pool.successor is not None:
+            self.pool = self.pool.successor    # a reload has put another in its place
         place = self.pool.request(self)
         if not place.gone:
             self.place = place

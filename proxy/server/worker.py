@@ -242,11 +242,12 @@ class Worker:
             self._make_room()
         settings = self.settings.pool_for(target.plugin)
         if pool is None or pool.target != target or pool.settings != settings:
-            if pool is not None:
-                pool.retire()
-                self.old_pools.append(pool)
+            old = pool
             pool = self.pools[target.plugin] = Pool(
                 target, settings, self.settings.upstream, self.provision.ensure, self.provision.forget, self.reach)
+            if old is not None:
+                old.retire(pool)
+                self.old_pools.append(old)
         return pool
 
     def dedicated(self, target: Target) -> Pool:

@@ -1,0 +1,235 @@
+"""A pool's life on a real server: how long connections live, how many come at once, who waits, what a reload moves."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.servers import Daemon, Postgres, daemon, until
+
+PID = "select pg_backend_pid()"
+
+
+def pid(running: Daemon, database: str = "catalog") -> int:
+    with running.connect(database) as connection:
+        row = connection.execute(PID).fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+def upstreams(running: Daemon, state: str) -> float:
+    return running.metric("switchboard_upstreams", plugin="catalog", state=state)
+
+
+def test_lifetime(base: dict[str, Any], tmp_path: Path) -> None:
+    with daemon(tmp_path, base, pool={"mode": "transaction", "lifetime": "1s", "lifetime_jitter": 0.5}) as running:
+        first = pid(running)
+        until(lambda: pid(running) != first, "another connection")
+        assert running.metric("switchboard_upstreams_closed_total", plugin="catalog") >= 1
+
+
+def test_idle_connections_go_and_min_size_stays(base: dict[str, Any], tmp_path: Path) -> None:
+    with daemon(tmp_path, base, pool={"mode": "session", "min_size": 2, "idle_timeout": "500ms"}) as running:
+        with contextlib.ExitStack() as stack:
+            for _ in range(5):
+                stack.enter_context(running.connect("catalog"))
+            assert upstreams(running, "active") == 5
+        until(lambda: upstreams(running, "idle") == 2, "all but two to go")
+
+
+def test_min_size_is_made_again(base: dict[str, Any], postgres: Postgres, tmp_path: Path) -> None:
+    with daemon(tmp_path, base, pool={"mode": "session", "min_size": 3}) as running:
+        pid(running, "warmed")
+        kept = "select pid from pg_stat_activity where datname = 'backstage_plugin_warmed'"
+        until(lambda: len(postgres.sql(kept)) == 3, "three connections")
+        before = set(postgres.sql(kept))
+        postgres.sql("select pg_terminate_backend(pid) from pg_stat_activity where datname = 'backstage_plugin_warmed'")
+        until(lambda: len(now := set(postgres.sql(kept))) == 3 and not now & before, "three others")
+
+
+class Barrier:
+    """A relay in front of a server that lets nobody through before `count` have come: who dials one by one never gets in."""
+
+    def __init__(self, port: int, count: int) -> None:
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listening.getsockname()[1]
+        self.target, self.count = port, count
+        self.come = 0
+        self.all_here = threading.Event()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self.listening.accept()
+                self.come += 1
+                if self.come >= self.count:
+                    self.all_here.set()
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        self.all_here.wait(60)
+        server = socket.create_connection(("127.0.0.1", self.target))
+        other = threading.Thread(target=self._pump, args=(server, client), daemon=True)
+        other.start()
+        self._pump(client, server)
+        other.join()
+        client.close()
+        server.close()
+
+    @staticmethod
+    def _pump(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65_536):
+                sink.sendall(data)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+
+@contextlib.contextmanager
+def barrier(port: int, count: int) -> Iterator[Barrier]:
+    made = Barrier(port, count)
+    try:
+        yield made
+    finally:
+        made.all_here.set()
+        made.listening.close()
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_a_cold_pool_dials_all_at_once(base: dict[str, Any], postgres: Postgres, tmp_path: Path, mode: str) -> None:
+    with barrier(postgres.port, 20) as gate:
+        through = {**base, "connection": {**base["connection"], "port": gate.port}}
+        with daemon(tmp_path, through, pool={"mode": mode, "size": 20}, provisioning={"enabled": False}) as running:
+            postgres.sql("drop database if exists backstage_plugin_cold")
+            postgres.sql("create database backstage_plugin_cold")
+
+            def ask(_: int) -> int:
+                with running.connect("cold", autocommit=False) as connection:
+                    row = connection.execute(PID).fetchone()
+                    met.wait(60)              # all twenty hold a lease at once
+                    assert row is not None
+                    return int(row[0])
+
+            met = threading.Barrier(20)
+            with ThreadPoolExecutor(20) as workers:
+                pids = list(workers.map(ask, range(20)))
+            assert len(set(pids)) == 20
+
+
+def test_first_come_first_served(base: dict[str, Any], tmp_path: Path) -> None:
+    with daemon(tmp_path, base, pool={"mode": "transaction", "size": 1}) as running:
+        waiting = "switchboard_clients_waiting"
+        with running.connect("catalog") as setup:
+            setup.execute("drop table if exists turns")
+            setup.execute("create table turns (id serial, who int)")
+        holder = running.connect("catalog", autocommit=False)
+        holder.execute("select 1")
+        threads = []
+        for number in range(6):
+            def turn(number: int = number) -> None:
+                with running.connect("catalog") as connection:
+                    connection.execute("insert into turns (who) values (%s)", (number,))
+
+            threads.append(threading.Thread(target=turn))
+            threads[-1].start()
+            until(lambda number=number: running.metric(waiting, plugin="catalog") == number + 1, f"client {number} in the queue")
+        holder.commit()
+        for thread in threads:
+            thread.join()
+        holder.close()
+        with running.connect("catalog") as reader:
+            assert [row[0] for row in reader.execute("select who from turns order by id")] == list(range(6))
+
+
+def test_a_waiter_that_leaves_takes_no_turn(base: dict[str, Any], tmp_path: Path) -> None:
+    with daemon(tmp_path, base, pool={"mode": "session", "size": 1}) as running:
+        def waiting() -> float:
+            return running.metric("switchboard_clients_waiting", plugin="catalog")
+
+        holder = running.connect("catalog")
+        leaving = psycopg.pq.PGconn.connect_start(running.dsn("catalog").encode())
+        until(lambda: leaving.connect_poll() and waiting() == 1, "a client in the queue")
+        leaving.finish()
+        until(lambda: waiting() == 0, "its end")
+        thread = threading.Thread(target=lambda: pid(running))
+        thread.start()
+        until(lambda: waiting() == 1, "another one in the queue")
+        holder.close()
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def test_a_full_server_is_waited_for_while_one_of_ours_lives(tmp_path: Path) -> None:
+    server = Postgres(max_connections="6", superuser_reserved_connections="0")
+    try:
+        connection = {"host": "127.0.0.1", "port": server.port, "user": "postgres", "password": server.password}
+        with daemon(tmp_path, {"client": "pg", "connection": connection}, pool={"mode": "transaction", "size": 20},
+                    upstream={"retry_delay": "200ms"}) as running:
+            def ask(_: int) -> None:
+                with running.connect("catalog") as client:
+                    for _ in range(20):
+                        client.execute("select pg_sleep(0.001)")
+
+            with ThreadPoolExecutor(16) as workers:
+                list(workers.map(ask, range(16)))
+    finally:
+        server.remove()
+
+
+def test_a_reload_moves_transaction_clients_to_the_new_pool(base: dict[str, Any], postgres: Postgres, tmp_path: Path) -> None:
+    with daemon(tmp_path, base, pool={"mode": "transaction", "size": 2}) as running:
+        client = running.connect("catalog")
+        before = client.execute(PID).fetchone()
+        held = running.connect("catalog", autocommit=False)
+        held.execute("select 1")
+        running.settings["pool"]["size"] = 3
+        running.write(base)
+        running.signal(signal.SIGHUP)
+        running.logged("msg=reloaded")
+        assert client.execute(PID).fetchone() != before
+        assert running.metric("switchboard_pool_size", plugin="catalog") == 3
+        assert running.metric("switchboard_upstreams", plugin="catalog", state="retiring") == 1
+        held.execute("select 2")                         # the transaction in progress stays where it is
+        held.commit()
+        until(lambda: running.metric("switchboard_upstreams", plugin="catalog", state="retiring") == 0, "the old pool's end")
+        assert held.execute("select 1").fetchone() == (1,)
+        held.commit()
+        held.close()
+        client.close()
+
+
+def test_two_daemons_create_one_database(base: dict[str, Any], postgres: Postgres, tmp_path: Path) -> None:
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+    with daemon(folders[0], base) as one, daemon(folders[1], base) as two, ThreadPoolExecutor(16) as workers:
+        for number in range(4):
+            name = f"race-{number}"
+            found = list(workers.map(lambda which, name=name: pid(which, name), [one, two] * 8))
+            assert len(found) == 16
+            assert f"backstage_plugin_{name}" in postgres.databases()
+
+
+def test_ensure_exists_false_is_the_servers_to_tell(base: dict[str, Any], tmp_path: Path) -> None:
+    with daemon(tmp_path, {**base, "ensureExists": False}) as running, pytest.raises(
+            psycopg.OperationalError, match='database "backstage_plugin_never-made" does not exist'):
+        running.connect("never-made")
+
+
+@pytest.mark.parametrize("name", ['We"ird Ünï', "UPPER", "x" * 63, "with space", "semi;colon", "a'b"])
+def test_names_are_quoted(base: dict[str, Any], postgres: Postgres, tmp_path: Path, name: str) -> None:
+    plugin = {"catalog": {"connection": {"database": name}}}
+    with daemon(tmp_path, {**base, "plugin": plugin}) as running, running.connect("catalog") as connection:
+        assert connection.execute("select current_database()").fetchone() == (name,)
+    assert name in postgres.databases()
+    postgres.sql('drop database "' + name.replace('"', '""') + '"')
