@@ -15,7 +15,6 @@ import pytest
 
 from proxy.auth.password import md5_hash
 from proxy.auth.scram import make_verifier
-from proxy.errors import TooManyConnections
 from proxy.server.limits import FIRST, LONGEST, MAX_ADDRESSES, MAX_HELD, Head, Heads, Throttle
 from tests.raw import Raw
 from tests.servers import Daemon, daemon, until
@@ -25,12 +24,11 @@ HERE = ip_address("192.0.2.1")
 
 def test_heads_are_given_back_whatever_failed() -> None:
     heads, counted = Heads(), list[Head]()
-    heads.enter(counted, "user", "u", 2, "no")
-    heads.enter(counted, "plugin", "p")
+    assert heads.enter(counted, "user", "u", 2)
+    assert heads.enter(counted, "plugin", "p")
     other: list[Head] = []
-    heads.enter(other, "user", "u", 2, "no")
-    with pytest.raises(TooManyConnections, match="no"):
-        heads.enter([], "user", "u", 2, "no")
+    assert heads.enter(other, "user", "u", 2)
+    assert not heads.enter([], "user", "u", 2)
     heads.leave(counted)
     assert heads.counts == {("user", "u"): 1}
     heads.leave(counted)

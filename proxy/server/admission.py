@@ -38,6 +38,7 @@ from proxy.wire.startup import CancelRequest, Startup
 
 if TYPE_CHECKING:
     from proxy.server.client import Client
+    from proxy.server.lookup import Lookup
     from proxy.server.worker import Worker
 
 MAINTENANCE = frozenset({"postgres", "template1"})
@@ -59,9 +60,9 @@ async def admit(worker: Worker, stream: Stream, client: Client) -> Startup | Can
         raise Forbidden("permission denied to start WAL sender", detail=f'User "{hello.user}" may not start replication connections.',
                         hint=f"Set switchboard.users.{hello.user}.replication: true.")
     limit = client.account.max_clients
-    worker.heads.enter(client.counted, "user", hello.user, worker.settings.max_clients_per_user if limit is None else limit,
-                       f'too many connections for role "{hello.user}"',
-                       f"Raise switchboard.max_clients_per_user, or max_clients of users.{hello.user}.")
+    if not worker.heads.enter(client.counted, "user", hello.user, worker.settings.max_clients_per_user if limit is None else limit):
+        raise TooManyConnections(f'too many connections for role "{hello.user}"',
+                                 hint=f"Raise switchboard.max_clients_per_user, or max_clients of users.{hello.user}.")
     return hello
 
 
@@ -81,7 +82,7 @@ async def _introduce(worker: Worker, stream: Stream, client: Client) -> None:
     """A load balancer says first for whom it speaks."""
     source = await introduce(stream)
     if source is not None:
-        client.peer, client.address, client.balanced = source.address, str(source), True
+        client.source, client.address = source.address, str(source)
 
 
 async def _greet(worker: Worker, stream: Stream, client: Client) -> Startup | CancelRequest:
@@ -90,14 +91,11 @@ async def _greet(worker: Worker, stream: Stream, client: Client) -> Startup | Ca
     full: TooManyConnections | None = None
     if len(worker.clients) > worker.settings.max_clients:
         full = TooManyConnections("sorry, too many clients already", hint="Raise switchboard.max_clients.")
-    elif worker.throttle.crowded(client.peer):
+    elif worker.throttle and worker.throttle.crowded(client.peer):
         full = TooManyConnections("too many failed logins from this address")
-    else:
-        try:
-            worker.heads.enter(client.counted, "address", client.peer, worker.settings.max_clients_per_address * bool(client.peer),
-                               "too many connections from this address", "Raise switchboard.max_clients_per_address.")
-        except TooManyConnections as fault:
-            full = fault
+    elif (limit := worker.settings.max_clients_per_address) and (peer := client.peer) is not None and not worker.heads.enter(
+            client.counted, "address", str(peer), limit):
+        full = TooManyConnections("too many connections from this address", hint="Raise switchboard.max_clients_per_address.")
     offered = worker.tls is not None and stream.sock.family != socket.AF_UNIX
     required = worker.settings.tls.mode == "require" and stream.sock.family != socket.AF_UNIX
     hello = await drive(greet(tls_offered=offered, tls_required=required), stream, context=worker.tls, server_side=True)
@@ -118,21 +116,17 @@ def _shutting_down() -> ProxyError:
     return fault
 
 
-async def account(worker: Worker, name: str) -> User | None:
-    """A user of the configuration, or of `auth.query`; None: nobody of that name."""
-    if name == "*":
-        return None
-    listed = worker.settings.users.get(name)
-    if listed is not None or worker.lookup is None:
-        return listed
-    stored = await worker.lookup.stored(name)
+async def _looked_up(worker: Worker, lookup: Lookup, name: str) -> User | None:
+    stored = await lookup.stored(name)
     if stored is None:
         return None
     return worker.settings.users.get("*", User()).model_copy(update={"password": SecretStr(stored)})
 
 
 async def _authenticate(worker: Worker, stream: Stream, client: Client, hello: Startup) -> User:
-    user = await account(worker, hello.user)
+    user = worker.settings.users.get(hello.user) if hello.user != "*" else None
+    if user is None and worker.lookup is not None and hello.user != "*":
+        user = await _looked_up(worker, worker.lookup, hello.user)
     client.known = user is not None
     rule = worker.rules.decide(_caller(worker, stream, client, hello)) if worker.rules is not None else None
     if rule is None:
@@ -195,7 +189,7 @@ def _caller(worker: Worker, stream: Stream, client: Client, hello: Startup) -> C
         except ProxyError:
             plugin = None                     # told after the login only
     address = client.peer
-    near = address is not None and not client.balanced and (address.is_loopback or address == address_of(stream.sock.getsockname()))
+    near = address is not None and client.source is None and (address.is_loopback or address == address_of(stream.sock.getsockname()))
     return Caller(user=hello.user, database=hello.database, plugin=plugin, address=address, near=near, tls=stream.encrypted)
 
 
@@ -263,6 +257,7 @@ def destination(worker: Worker, client: Client, hello: Startup) -> Target | None
                         hint=f"Add the plugin to switchboard.users.{hello.user}.plugins.")
     if not target.engine.speaks_postgres:
         raise NotSupported(f"plugin {target.plugin} lives in {target.engine}, which is not served over this protocol")
-    worker.heads.enter(client.counted, "plugin", target.plugin, worker.settings.max_clients_per_plugin,
-                       f'too many connections for database "{hello.database}"', "Raise switchboard.max_clients_per_plugin.")
+    if not worker.heads.enter(client.counted, "plugin", target.plugin, worker.settings.max_clients_per_plugin):
+        raise TooManyConnections(f'too many connections for database "{hello.database}"',
+                                 hint="Raise switchboard.max_clients_per_plugin.")
     return target

@@ -14,6 +14,7 @@ from proxy.auth.rules import Address
 from proxy.config.settings import Mode, User
 from proxy.config.target import Target
 from proxy.errors import Forbidden, LoginTimeout, ProxyError
+from proxy.net.peer import address_of
 from proxy.net.stream import MAX_GATEWAY_MESSAGE, Stream
 from proxy.pool.tally import Tally
 from proxy.pool.upstream import TRACKED
@@ -37,7 +38,8 @@ class Client:
 
     serial: int
     address: str
-    peer: Address | None = None           # None on a unix socket
+    place: object = None                  # as accept told it
+    source: Address | None = None         # whom a load balancer speaks for
     since: float = field(default_factory=monotonic)
     user: str = ""
     database: str = ""
@@ -45,11 +47,15 @@ class Client:
     tls: bool = False
     account: User | None = None           # what the configuration says of a proven user
     reason: str = ""
-    balanced: bool = False                # `peer` is what a load balancer says
     known: bool = False                   # there is a user of that name
     counted: list[Head] = field(default_factory=list)
     relay: Relay | None = None
     tally: Tally | None = None
+
+    @property
+    def peer(self) -> Address | None:
+        """Where the client is; None on a unix socket."""
+        return self.source or address_of(self.place)
 
     def __str__(self) -> str:
         return f"c{self.serial} {self.plugin or '?'}@{self.address}"

@@ -8,32 +8,32 @@ with a wrong password must not lock out the others.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_network
 
 from proxy.auth.rules import Address
-from proxy.errors import TooManyConnections
 
 LONGEST = 5.0               # seconds: within any sane login_timeout
 FIRST = 0.25
 MAX_HELD = 20               # late answers at a time per address: who guesses in parallel gains little
 MAX_ADDRESSES = 10_000      # remembered; beyond that the oldest are forgotten
-Head = tuple[str, Hashable]
+Head = tuple[str, str]
 
 
 class Heads:
     def __init__(self) -> None:
-        self.counts: Counter[Head] = Counter()
+        self.counts: dict[Head, int] = {}
 
-    def enter(self, counted: list[Head], kind: str, name: Hashable, limit: int = 0, message: str = "", hint: str = "") -> None:
-        """Count one more; TooManyConnections if that is more than `limit` (0: none).  `counted` is the client's own list."""
+    def enter(self, counted: list[Head], kind: str, name: str, limit: int = 0) -> bool:
+        """Count one more, unless that were more than `limit` (0: any number).  `counted` is the client's own list."""
         head = kind, name
-        if limit and self.counts[head] >= limit:
-            raise TooManyConnections(message, hint=hint)
-        self.counts[head] += 1
+        count = self.counts.get(head, 0)
+        if limit and count >= limit:
+            return False
+        self.counts[head] = count + 1
         counted.append(head)
+        return True
 
     def leave(self, counted: list[Head]) -> None:
         """Everything that this client was counted under."""
@@ -81,6 +81,10 @@ class Throttle:
         """Are so many answers to this address held back that no more logins are begun?"""
         record = self._records.get(_who(address)) if address is not None else None
         return record is not None and record.held >= MAX_HELD
+
+    def __bool__(self) -> bool:
+        """Has anybody failed at all?"""
+        return bool(self._records)
 
 
 def _who(address: Address) -> Hashable:

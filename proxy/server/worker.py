@@ -28,7 +28,6 @@ from proxy.config.settings import User
 from proxy.config.target import Target
 from proxy.errors import ConfigProblems, OperatorFault, ProxyError, Shutdown, TooManyConnections
 from proxy.net.deadline import Deadline
-from proxy.net.peer import address_of
 from proxy.net.tasks import keep
 from proxy.net.tls import not_after, not_after_text, server_context
 from proxy.pool.dedicated import Dedicated
@@ -204,7 +203,7 @@ class Worker:
             if len(self.clients) >= self.settings.max_clients + SPARE:
                 self._turn_away(sock)
                 continue
-            client = Client(self.served, f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix", address_of(peer))
+            client = Client(self.served, f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix", peer)
             self.clients.add(client)
             self.tasks[client] = keep(serve(self, sock, client), name=f"client {self.served}")
 
