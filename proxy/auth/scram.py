@@ -19,6 +19,7 @@ from proxy.auth.scram_client import BINDING, PLAIN, PLUS, prepared
 from proxy.errors import AuthenticationFailed, AuthorizationFailed, ClientFault, NotSupported
 
 MECHANISM = PLAIN
+_PRINTABLE = bytes(range(0x21, 0x7F))
 _MOCK_KEY = secrets.token_bytes(32)
 
 
@@ -99,7 +100,7 @@ class ScramServer:
         if len(words) < 2 or not words[0].startswith(b"n=") or not words[1].startswith(b"r="):
             raise ClientFault("malformed SCRAM message")
         nonce = words[1][2:]
-        if not 1 <= len(nonce) <= 1024 or not all(0x21 <= byte <= 0x7E for byte in nonce):
+        if not 1 <= len(nonce) <= 1024 or nonce.translate(None, _PRINTABLE):
             raise ClientFault("non-printable characters in SCRAM nonce")
         self._bound = flag + b",," + (self._end_point or b"" if mechanism == PLUS else b"")
         self._bare = bare
@@ -144,7 +145,7 @@ class ScramServer:
         signature = hmac.digest(self._verifier.stored_key, signed, "sha256")
         if len(proof) != len(signature):
             raise ClientFault("malformed SCRAM message")
-        client_key = bytes(a ^ b for a, b in zip(proof, signature, strict=True))
+        client_key = (int.from_bytes(proof) ^ int.from_bytes(signature)).to_bytes(len(proof))
         right = hmac.compare_digest(hashlib.sha256(client_key).digest(), self._verifier.stored_key)
         if not right or not self._real:
             raise AuthenticationFailed("password authentication failed")

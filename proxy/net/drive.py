@@ -22,6 +22,8 @@ async def drive(dialogue: Dialogue[T], stream: Stream, *, context: ssl.SSLContex
             wish = dialogue.send(answer)
             answer = None
             match wish:
+                case Send(data, more=True):
+                    stream.hold(data)
                 case Send(data):
                     await stream.write(data)
                 case Ask.MESSAGE:

@@ -30,6 +30,7 @@ class Stream:
         self.loop = asyncio.get_running_loop()
         self.limit = MAX_MESSAGE
         self._awaited: Callable[[], object] | None = None      # what the next event is for
+        self._held = b""
         self._watched = False
 
     @property
@@ -122,7 +123,13 @@ class Stream:
             raise self.fault(f"invalid message length {size + 4}")
         return head[0], (await self.read_exactly(size) if size else b"")
 
+    def hold(self, data: bytes) -> None:
+        """Goes out in front of the next `write`."""
+        self._held += data
+
     async def write(self, data: bytes) -> None:
+        if self._held:
+            data, self._held = self._held + data, b""
         view = memoryview(data)
         while view:
             try:

@@ -4,6 +4,7 @@
     tag, body = yield Ask.MESSAGE       one typed message
     byte = yield Ask.BYTE               one byte (the answer to SSLRequest)
     yield Send(data)                    written before the dialogue goes on
+    yield Send(data, more=True)         written with whatever is written next: one packet, one system call
     yield Ask.TLS                       both sides speak TLS from here on
     yield Work(function)                computed in a thread: for what would hold up everybody else
     name = yield Ask.ALPN               the protocol that TLS agreed on (RFC 7301), or None
@@ -28,6 +29,7 @@ class Ask(enum.Enum):
 @dataclass(frozen=True, slots=True)
 class Send:
     data: bytes = field(repr=False)   # may hold a proof
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,4 +154,4 @@ def _scram(login: Login) -> Dialogue[None]:
         raise ClientFault("malformed SASL initial response")
     yield Send(messages.authentication(messages.AUTH_SASL_CONTINUE, server.first(rest[4:], name.decode("latin-1"))))
     final = server.final((yield from _password()))
-    yield Send(messages.authentication(messages.AUTH_SASL_FINAL, final))
+    yield Send(messages.authentication(messages.AUTH_SASL_FINAL, final), more=True)      # the welcome follows, as in PostgreSQL

@@ -62,7 +62,9 @@ class Startup:
     @property
     def replication(self) -> str | None:
         """`physical`, `logical`, or None for an ordinary connection (PostgreSQL manual, "Streaming Replication Protocol")."""
-        word = self.parameters.get("replication", "false").strip().lower()
+        if "replication" not in self.parameters:
+            return None
+        word = self.parameters["replication"].strip().lower()
         if word == "database":
             return "logical"
         if (word and any(name.startswith(word) for name in ("true", "yes"))) or word in ("on", "1"):
