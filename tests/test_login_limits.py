@@ -13,9 +13,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from proxy.auth.password import md5_hash
+from proxy.auth.password import Disguise, disguise, md5_hash
 from proxy.auth.scram import make_verifier
 from proxy.server.limits import FIRST, LONGEST, MAX_ADDRESSES, MAX_HELD, Head, Heads, Throttle
+from proxy.wire.messages import message
 from tests.raw import Raw
 from tests.servers import Daemon, daemon, until
 
@@ -153,6 +154,29 @@ def test_a_refusal_takes_the_same_time_for_who_exists_and_who_does_not(base: dic
         assert len(texts) == 1
         ratio = statistics.median(took[known]) / statistics.median(took["nobody"])
         assert 0.67 < ratio < 1.5, ratio
+
+
+@pytest.mark.parametrize(("stored", "iterations", "md5"), [
+    ([], 4096, True), (["plain"], 4096, True), ([md5_hash("u", "w")], 4096, True), ([str(make_verifier("w"))], 4096, False),
+    ([str(make_verifier("w", 8192))] * 2 + [str(make_verifier("w"))], 8192, False),
+    ([str(make_verifier("w", 8192)), "plain", "plain"], 4096, True),
+])
+def test_who_does_not_exist_looks_like_most_who_do(stored: list[str], iterations: int, md5: bool) -> None:
+    assert disguise(stored, 4096) == Disguise(iterations, md5)
+
+
+def test_asked_for_md5_all_answer_alike(base: dict[str, Any], tmp_path: Path) -> None:
+    users = {"verifier": {"password": str(make_verifier("s3cret", 8192))}}
+    with daemon(tmp_path, base, users=users, auth={"method": "md5"}) as running:
+        offers = set()
+        for user in ("verifier", "nobody"):
+            with Raw(running.port) as raw:
+                raw.hello(user=user, database="catalog")
+                offer = raw.read()
+                first = b"n,,n=,r=abcdefgh"
+                raw.send(message(b"p", b"SCRAM-SHA-256\0" + len(first).to_bytes(4) + first))
+                offers.add((offer, raw.read()[1].rpartition(b",")[2]))
+        assert offers == {((b"R", b"\0\0\0\x0aSCRAM-SHA-256\0\0"), b"i=8192")}
 
 
 def test_the_mock_is_always_the_same_for_a_name(many_words: Daemon) -> None:

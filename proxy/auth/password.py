@@ -5,6 +5,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import hmac
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from proxy.auth.scram import Verifier, derive, make_verifier, mock_verifier, parse_verifier
 
@@ -30,6 +33,28 @@ def verifier_of(stored: str, iterations: int) -> Verifier | None:
         return parse_verifier(stored)
     except ValueError:
         return None if is_md5(stored) else make_verifier(stored, iterations)
+
+
+@dataclass(frozen=True, slots=True)
+class Disguise:
+    """What a user who does not exist looks like: as most of those who do."""
+
+    iterations: int
+    md5: bool               # where md5 is asked for: md5 it is; else everybody has a verifier, and would answer by SCRAM
+
+
+def disguise(stored: Sequence[str], iterations: int) -> Disguise:
+    """From the stored passwords of all users; `iterations` are those of verifiers that we make ourselves."""
+    rounds, hashes = Counter[int](), 0
+    for word in stored:
+        try:
+            rounds[parse_verifier(word).iterations] += 1
+        except ValueError:
+            hashes += 1
+            if not is_md5(word):
+                rounds[iterations] += 1
+    most = rounds.most_common(1)
+    return Disguise(most[0][0] if most else iterations, md5=hashes > 0 or not stored)
 
 
 def matches(user: str, stored: str | None, offered: str, iterations: int) -> bool:

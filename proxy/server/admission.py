@@ -163,7 +163,12 @@ async def _by_password(worker: Worker, stream: Stream, hello: Startup, user: Use
                        only_bound: bool = False) -> User:
     stored = user.password.get_secret_value() if user is not None and user.password is not None else None
     context = getattr(stream.sock, "context", None)
-    login = Login(hello.user, method, stored, worker.settings.auth.scram_iterations,
+    rounds = worker.settings.auth.scram_iterations
+    if stored is None:
+        rounds = worker.disguise.iterations
+        if method is Method.MD5 and not worker.disguise.md5:
+            method = Method.SCRAM             # as whoever exists: their verifiers cannot answer md5
+    login = Login(hello.user, method, stored, rounds,
                   end_point=context.end_point if isinstance(context, ServerContext) else None, only_bound=only_bound)
     if only_bound and login.end_point is None:
         raise AuthorizationFailed("channel binding is required, and this connection cannot be bound")

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proxy.auth.password import verifier_of
+from proxy.auth.password import disguise, verifier_of
 from proxy.auth.rules import Rules, networks
 from proxy.config.generate import changes_needing_restart
 from proxy.config.routing import APPLICATION_PREFIX
@@ -72,6 +72,7 @@ class Worker:
         self.provision = Provision(self.settings, self.mint)
         self.reach = Reach(self.mint)
         self.keys = CancelKeys()
+        self.disguise = disguise(self._words(), self.settings.auth.scram_iterations)
         self.heads = Heads()
         self.throttle = Throttle(self.settings.auth.throttle_failures, self.settings.auth.throttle_window)
         self.rules = self._rules()
@@ -113,10 +114,12 @@ class Worker:
         query = self.settings.auth.query
         return Lookup(query, self.loop.time) if query.connection is not None else None
 
+    def _words(self) -> list[str]:
+        return [user.password.get_secret_value() for user in self.settings.users.values() if user.password is not None]
+
     def _warm(self) -> None:
         """Verifiers of plain passwords, ahead: a first login that waits for PBKDF2 would tell that the user exists."""
-        words = [user.password.get_secret_value() for user in self.settings.users.values() if user.password is not None]
-        rounds = self.settings.auth.scram_iterations
+        words, rounds = self._words(), self.settings.auth.scram_iterations
 
         def work() -> None:
             for word in words[:1000]:
@@ -385,6 +388,7 @@ class Worker:
             keep(self.lookup.close(), name="old auth.query")
             self.lookup = None
         self.lookup = self.lookup or self._lookup()
+        self.disguise = disguise(self._words(), self.settings.auth.scram_iterations)
         self.throttle.failures, self.throttle.window = self.settings.auth.throttle_failures, self.settings.auth.throttle_window
         self.routes.clear()
         self._warm()
