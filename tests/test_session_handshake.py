@@ -154,8 +154,9 @@ def test_cleartext(stored: str, offered: str) -> None:
         with pytest.raises(StopIteration):
             answer()
     else:
-        with pytest.raises(AuthenticationFailed):
+        with pytest.raises(ClientFault, match="empty password" if not offered else "password authentication failed") as caught:
             answer()
+        assert caught.value.sqlstate == "28P01"
 
 
 def test_trust_lets_in_only_who_is_known() -> None:

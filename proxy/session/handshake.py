@@ -107,7 +107,9 @@ def _text(body: bytes) -> str:
     if not body.endswith(b"\0") or b"\0" in body[:-1]:
         raise ClientFault("malformed password message")
     if body == b"\0":
-        raise AuthenticationFailed("empty password returned by client")
+        fault = ClientFault("empty password returned by client")      # PostgreSQL's words, for whoever it is
+        fault.sqlstate = AuthenticationFailed.sqlstate
+        raise fault
     try:
         return body[:-1].decode()
     except UnicodeDecodeError:
