@@ -233,3 +233,15 @@ def test_names_are_quoted(base: dict[str, Any], postgres: Postgres, tmp_path: Pa
         assert connection.execute("select current_database()").fetchone() == (name,)
     assert name in postgres.databases()
     postgres.sql('drop database "' + name.replace('"', '""') + '"')
+
+
+def test_settings_are_honoured_beyond_what_is_remembered(base: dict[str, Any], tmp_path: Path) -> None:
+    """Clients make startup parameters up: what a pool remembers of them has an end, what it does not."""
+    with daemon(tmp_path, base, pool={"mode": "transaction", "size": 2}) as running:
+        for number in range(1005):
+            options = f"-c statement_timeout={number + 1000}"
+            with psycopg.connect(running.dsn("catalog"), options=options, application_name=f"n{number}") as connection:
+                if number % 200 == 0 or number > 998:
+                    row = connection.execute("select current_setting('statement_timeout'), current_setting('application_name')").fetchone()
+                    assert row is not None
+                    assert row[1] == f"n{number}"

@@ -28,6 +28,7 @@ from proxy.pool.tally import Histogram
 from proxy.pool.upstream import TRACKED, Key, Settings, Upstream, set_role, startup_parameters, take_role
 
 log = logging.getLogger(__name__)
+MAX_REMEMBERED = 1000         # startup parameters, and wishes, of clients
 TEMPLATES = frozenset({"template0", "template1"})
 
 
@@ -286,8 +287,10 @@ class Pool:
         self.up, self.failure = True, None
         self.outage.over()
         upstream = Upstream(self, reached, key, now)
-        if len(self.baselines) < 1000:
-            self.baselines[key] = upstream.settings
+        if len(self.baselines) >= MAX_REMEMBERED:
+            self.baselines.clear()                    # clients make keys; what is needed is learnt again
+            self.welcomes.clear()
+        self.baselines[key] = upstream.settings
         if self.full and self._later is None:
             self._later = self.loop.call_later(self.dialling.retry_delay, self._try_again)
         if self.retired and not self.waiting:

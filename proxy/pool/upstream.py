@@ -52,7 +52,7 @@ class Rider(Protocol):
 
 class Upstream:
     __slots__ = ("__weakref__", "_answers", "_chore_left", "_then", "backlog", "born", "broken", "cancels", "dirty",
-                 "expires", "fd", "idle_since", "key", "loop", "parameters", "pid", "pool", "reading", "recv_into", "refusal",
+                 "expires", "fd", "fresh", "idle_since", "key", "loop", "parameters", "pid", "pool", "reading", "recv_into", "refusal",
                  "rider", "route", "secret", "send", "settings", "shown", "sock", "tls")
 
     def __init__(self, pool: Pool, reached: Reached, key: Key, now: float) -> None:
@@ -68,6 +68,7 @@ class Upstream:
         self.key = key
         self.parameters = welcome.parameters
         self.settings: Settings = intern(tuple(map(welcome.parameters.get, TRACKED)))
+        self.fresh = self.settings               # what the login reported
         self.refusal: UpstreamRefused | None = None    # why a chore failed
         self.pid, self.secret = welcome.pid, welcome.secret
         self.shown = False                       # its own cancel key has been given to a client

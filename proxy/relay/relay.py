@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from proxy.config.settings import Mode
 from proxy.errors import ProxyError, Shutdown, UpstreamFault
 from proxy.hot import hot
-from proxy.pool.pool import Place, Pool
+from proxy.pool.pool import MAX_REMEMBERED, Place, Pool
 from proxy.pool.tally import Tally
 from proxy.pool.upstream import TRACKED, Key, Settings, Upstream, intern
 from proxy.relay.pump import AWAY, BEGAN, BROKEN, BUF, CLOSED, LOST, SETTLE, SHORT, VIEW, WOULD_BLOCK, Pump
@@ -88,8 +88,9 @@ class Relay(Pump):
         spelling is learnt once for each wish and kept.
         """
         base = self.pool.baselines.get(self.key)
-        if base is None:
-            return None
+        return self._told(wants, base) if base is not None else None
+
+    def _told(self, wants: Mapping[str, str], base: Settings) -> dict[str, str] | None:
         self.settings = intern(tuple(map(wants.get, TRACKED, base)))
         known = self.pool.welcomes.get((self.key, self.settings))
         if known is None:
@@ -99,16 +100,18 @@ class Relay(Pump):
 
     async def settle(self, wants: Mapping[str, str]) -> dict[str, str]:
         """Transaction mode: find out what settings this client is to find each time.  Returns what it is told."""
-        if self.key not in self.pool.baselines:
-            await self.lease()
+        base = self.pool.baselines.get(self.key)
+        if base is None:
+            base = (await self.lease()).fresh
             self.unboard()
-        told = self.remembered(wants)
+        told = self._told(wants, base)
         if told is None:
             wanted = self.settings
             upstream = await self.lease()
             told, self.settings = dict(upstream.parameters), upstream.settings
-            if len(self.pool.welcomes) < 1000:
-                self.pool.welcomes[self.key, wanted] = told, self.settings
+            if len(self.pool.welcomes) >= MAX_REMEMBERED:
+                self.pool.welcomes.clear()
+            self.pool.welcomes[self.key, wanted] = told, self.settings
             self.unboard()
         return told
 
@@ -123,7 +126,10 @@ class Relay(Pump):
         self.resume()
         if self.draining and self.status == I and not self.owed:
             self._end_of_work()
-        return await self._done
+        try:
+            return await self._done
+        finally:
+            self.pause()
 
     def finish(self, reason: str, fault: ProxyError | None = None) -> None:
         self.pause()
