@@ -1,5 +1,5 @@
-/* The compiled twin of the hot path: Histogram and Tally (pool/tally.py), Link (session/link.py) and the one event of
- * relay/pump.py for two plain sockets.  The Python texts are the specification; tests run both over the same streams.
+/* The compiled twin of the hot path: Histogram and Tally (pool/tally.py), Link (session/link.py), the one event of
+ * relay/pump.py for two plain sockets, and the Ear of pool/upstream.py.  The Python texts are the specification; tests run both over the same streams.
  *
  * Nothing here decides anything: what needs thought (a statement that could matter, an error, a changed setting) is a
  * call back into the Python methods `_text`, `_error` and `_reported`, or a flag for the relay.
@@ -642,6 +642,55 @@ static PyTypeObject LinkType = {
     .tp_members = Link_members,
 };
 
+/* -- Ear: what an upstream hears goes to its rider ------------------------------------------------------------------ */
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *rider;
+} Ear;
+
+static PyObject *Ear_on_readable(PyObject *o, PyObject *unused) {
+    PyObject *rider = ((Ear *)o)->rider;
+    if (!rider || rider == Py_None) return PyObject_CallMethod(o, "_unridden", NULL);
+    Py_INCREF(rider); /* the event may end the ride */
+    PyObject *done = PyObject_TypeCheck(rider, &LinkType) ? Link_upstream_event(rider, unused)
+                                                          : PyObject_CallMethod(rider, "upstream_event", NULL);
+    Py_DECREF(rider);
+    return done;
+}
+
+static int Ear_traverse(PyObject *o, visitproc visit, void *arg) {
+    Py_VISIT(((Ear *)o)->rider);
+    return 0;
+}
+
+static int Ear_clear(PyObject *o) {
+    Py_CLEAR(((Ear *)o)->rider);
+    return 0;
+}
+
+static void Ear_dealloc(PyObject *o) {
+    PyObject_GC_UnTrack(o);
+    Ear_clear(o);
+    Py_TYPE(o)->tp_free(o);
+}
+
+static PyMethodDef Ear_methods[] = {{"on_readable", Ear_on_readable, METH_NOARGS, "The upstream's socket can be read."}, {NULL}};
+static PyMemberDef Ear_members[] = {OBJECT(Ear, rider, 0), {NULL}};
+
+static PyTypeObject EarType = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "proxy._hot.Ear",
+    .tp_basicsize = sizeof(Ear),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .tp_new = PyType_GenericNew,
+    .tp_dealloc = Ear_dealloc,
+    .tp_traverse = Ear_traverse,
+    .tp_clear = Ear_clear,
+    .tp_methods = Ear_methods,
+    .tp_members = Ear_members,
+};
+
 /* -- the module --------------------------------------------------------------------------------------------------- */
 
 static PyObject *set_bounds(PyObject *module, PyObject *given) {
@@ -714,8 +763,8 @@ static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "proxy._hot", "The co
 PyMODINIT_FUNC PyInit__hot(void) {
     PyObject *made = PyModule_Create(&module);
     if (!made) return NULL;
-    PyTypeObject *types[] = {&HistogramType, &TallyType, &LinkType};
-    for (int i = 0; i < 3; i++)
+    PyTypeObject *types[] = {&HistogramType, &TallyType, &LinkType, &EarType};
+    for (int i = 0; i < 4; i++)
         if (PyModule_AddType(made, types[i]) < 0) {
             Py_DECREF(made);
             return NULL;

@@ -242,6 +242,5 @@ def test_settings_are_honoured_beyond_what_is_remembered(base: dict[str, Any], t
             options = f"-c statement_timeout={number + 1000}"
             with psycopg.connect(running.dsn("catalog"), options=options, application_name=f"n{number}") as connection:
                 if number % 200 == 0 or number > 998:
-                    row = connection.execute("select current_setting('statement_timeout'), current_setting('application_name')").fetchone()
-                    assert row is not None
-                    assert row[1] == f"n{number}"
+                    row = connection.execute("select current_setting('application_name')").fetchone()
+                    assert row == (f"n{number}",)

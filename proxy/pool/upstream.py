@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from proxy.config.target import Session, Target
 from proxy.errors import UpstreamFault, UpstreamRefused
+from proxy.hot import hot
 from proxy.net.stream import Stream
 from proxy.pool.hosts import role_of
 from proxy.pool.reach import Reached
@@ -50,10 +51,32 @@ class Rider(Protocol):
     def on_upstream_writable(self) -> None: ...
 
 
-class Upstream:
+class PureEar:
+    """What an upstream hears goes to its rider, or is for itself."""
+
+    __slots__ = ("rider",)
+    rider: Rider | None
+
+    def on_readable(self) -> None:
+        if self.rider is not None:
+            self.rider.upstream_event()
+        else:
+            self._unridden()
+
+    def _unridden(self) -> None:
+        raise NotImplementedError
+
+
+if TYPE_CHECKING or hot is None:
+    Ear = PureEar
+else:
+    Ear = hot.Ear
+
+
+class Upstream(Ear):
     __slots__ = ("__weakref__", "_answers", "_chore_left", "_then", "backlog", "born", "broken", "cancels", "dirty",
                  "expires", "fd", "fresh", "idle_since", "key", "loop", "parameters", "pid", "pool", "reading", "recv_into", "refusal",
-                 "rider", "route", "secret", "send", "settings", "shown", "sock", "tls")
+                 "route", "secret", "send", "settings", "shown", "sock", "tls")
 
     def __init__(self, pool: Pool, reached: Reached, key: Key, now: float) -> None:
         self.pool = pool
@@ -72,7 +95,7 @@ class Upstream:
         self.refusal: UpstreamRefused | None = None    # why a chore failed
         self.pid, self.secret = welcome.pid, welcome.secret
         self.shown = False                       # its own cancel key has been given to a client
-        self.rider: Rider | None = None
+        self.rider = None
         self.backlog: bytearray | None = None    # what the socket would not take yet
         self.reading = False
         self.broken = False
@@ -102,13 +125,6 @@ class Upstream:
         if self.reading:
             self.reading = False
             self.loop.remove_reader(self.fd)
-
-    def on_readable(self) -> None:
-        rider = self.rider
-        if rider is not None:
-            rider.upstream_event()
-        else:
-            self._unridden()
 
     # -- writing ------------------------------------------------------------------------------------------
 
