@@ -267,15 +267,18 @@ class Relay(Pump):
             flags = self.from_client(BUF, n)
             if flags == BEGAN and (self.used or self.open or self.owed):
                 upstream = self.pool.take(self)
-                if upstream is not None:
-                    self.tally.wait_time.observe(0.0)
-                    self._mount(upstream)
-                    outcome = self.push_client(n)
-                    if outcome & SHORT:
-                        self._push_rest()
-                    elif outcome & BROKEN:
-                        self._upstream_broken()
+                if upstream is None:
+                    self.held = bytes(VIEW[:n])
+                    self._request()
                     return
+                self.tally.wait_time.observe(0.0)
+                self._mount(upstream)
+                outcome = self.push_client(n)
+                if outcome & SHORT:
+                    self._push_rest()
+                elif outcome & BROKEN:
+                    self._upstream_broken()
+                return
             data = bytes(VIEW[:n])
         else:
             data = self._skip_late_copy(bytes(VIEW[:n]))
