@@ -42,7 +42,7 @@ def test_places(host: object, port: object, want: list[tuple[str, int]]) -> None
     ({"sslmode": "verify-ca"}, "sslmode", "requires sslrootcert"),
     ({"sslnegotiation": "fast"}, "sslnegotiation", "expected postgres or direct"),
     ({"sslmode": "verify-full", "sslrootcert": "/nowhere/ca.pem"}, "sslrootcert", "cannot read /nowhere/ca.pem: No such file"),
-    ({"ssl_min_protocol_version": "SSLv3"}, "ssl_min_protocol_version", "expected TLSv1"),
+    ({"ssl_min_protocol_version": "SSLv3"}, "ssl_min_protocol_version", "expected TLSv1.2, TLSv1.3"),
     ({"sslsni": "no"}, "sslsni", "expected 0 or 1"),
 ])
 def test_mistakes(connection: dict[str, Any], key: str, problem: str) -> None:

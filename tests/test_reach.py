@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import os
 import socket
@@ -162,6 +163,45 @@ async def test_unknown_authority(secure: Secure, tmp_path: Path) -> None:
     for mode in ("require", "verify-ca", "verify-full"):         # `require` with a CA verifies, as in libpq
         assert await reached(secure.server(mode, ca=ca.read_text()), "onlyssl") == "fault"
         assert by_libpq(secure, mode, "onlyssl", sslrootcert=str(ca)) == "fault"
+
+
+async def fault_of(server: Server, user: str = "onlyssl") -> ProxyError:
+    with pytest.raises(ProxyError) as caught:
+        await Reach().connect(server, Credential(user=user), {"database": "postgres"}, Upstream())
+    return caught.value
+
+
+async def test_what_tls_does_not_like_is_explained(secure: Secure, tmp_path: Path) -> None:
+    other, _ = certificates.make(tmp_path)
+    fault = await fault_of(secure.server("verify-full", ca=other.read_text()))
+    assert isinstance(fault, OperatorFault)
+    assert "connection.ssl.ca" in str(fault.hint)
+    fault = await fault_of(secure.server("verify-full", ca=secure.ca, server_name="db.example"))
+    assert 'does not name "db.example"' in str(fault.hint)
+    stranger = {"cert": (tmp_path / "client.crt").read_text(), "key": Secret((tmp_path / "client.key").read_text())}
+    for versions in ({}, {"maximum": "TLSv1.2"}):
+        fault = await fault_of(secure.server("require", **stranger, **versions), "cert")
+        # TLS 1.3 servers may close before their alert can be read.
+        assert "server's ssl_ca_file" in str(fault.hint) or (not versions and "our client certificate" in str(fault.hint))
+    fault = await fault_of(secure.server("require", ca="no certificate"))
+    assert "CA certificate of this connection cannot be used" in fault.message
+
+
+async def test_no_version_in_common(secure: Secure) -> None:
+    set_version = "alter system set ssl_min_protocol_version = '{}'; select pg_reload_conf()"
+    for word in set_version.format("TLSv1.3").split(";"):
+        secure.postgres.sql(word)
+    old = secure.server("require", maximum="TLSv1.2")
+    try:
+        while await reached(old, "onlyssl") == "TLS":
+            await asyncio.sleep(0.01)         # a poll: the postmaster reads its configuration when it is told
+        fault = await fault_of(old)
+        assert "ssl_min_protocol_version" in str(fault.hint)
+    finally:
+        for word in set_version.format("TLSv1.2").split(";"):
+            secure.postgres.sql(word)
+        while await reached(old, "onlyssl") != "TLS":
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("mode", ["require", "verify-full"])

@@ -22,7 +22,7 @@ from urllib.parse import parse_qsl, unquote
 from proxy.config.target import ChannelBinding, Proof, Secret, Server, Session, SslMode, Tls
 
 METHODS = ("none", "password", "md5", "gss", "sspi", "scram-sha-256", "oauth")
-VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
+VERSIONS = ("TLSv1.2", "TLSv1.3")           # older ones are not spoken any more (RFC 8996)
 DEFAULT_PORT = 5432
 _WORDS = {True: "1", False: "0"}
 _HOSTS = re.compile(r"postgres(?:ql)?://(?:(?P<user>[^:@/?]*)(?::(?P<password>[^@/?]*))?@)?(?P<hosts>[^/?]*)"

@@ -203,7 +203,7 @@ class Stream:
                 await self._writable()
             except (ssl.SSLError, OSError) as error:
                 reason = getattr(error, "verify_message", None) or getattr(error, "reason", None) or str(error)
-                raise self.fault(f"TLS handshake failed: {reason}") from None
+                raise self.fault(f"TLS handshake failed: {reason}") from error
 
     def close(self) -> None:
         self.unwatch()

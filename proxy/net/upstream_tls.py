@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from proxy.config.target import SslMode, Tls
-from proxy.errors import OperatorFault, UpstreamFault
+from proxy.errors import OperatorFault, ProxyError, UpstreamFault
 from proxy.net.end_point import certificate_hash
 from proxy.wire.startup import ALPN
 
-VERSIONS = {"TLSv1": ssl.TLSVersion.TLSv1, "TLSv1.1": ssl.TLSVersion.TLSv1_1, "TLSv1.2": ssl.TLSVersion.TLSv1_2,
-            "TLSv1.3": ssl.TLSVersion.TLSv1_3}
+VERSIONS = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
+UNTRUSTED = ("Give the certificate of the authority that signed the server's as connection.ssl.ca (or sslrootcert), or check that it "
+             "is the right one.")
+_NAMED = 'The certificate does not name "{name}": reach the server by a name that it has, or set connection.ssl.servername.'
+VERIFY = {9: "The server's certificate is not valid yet: check the clocks.", 10: "Renew the server's certificate.",
+          62: _NAMED, 64: _NAMED}                     # X509_V_ERR_* (OpenSSL, x509_vfy.h)
 
 
 @functools.lru_cache(maxsize=256)
@@ -81,6 +85,26 @@ def check(sock: ssl.SSLSocket, tls: Tls, host: str) -> None:
         name = tls.server_name or host
         if not matches(sock.getpeercert() or {}, name):
             raise UpstreamFault(f'server certificate does not match host name "{name}"')
+
+
+def explained(error: ssl.SSLError, tls: Tls, host: str) -> ProxyError:
+    """What TLS did not like, and what an operator does about it.  What waiting could mend is an UpstreamFault."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        name = tls.server_name or host
+        return OperatorFault(f"TLS handshake failed: {error.verify_message}", hint=VERIFY.get(
+            error.verify_code, UNTRUSTED).format(name=name))
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return UpstreamFault("server closed the connection unexpectedly", hint=(
+            "It may not accept our client certificate; its log tells." if tls.cert else None))
+    reason = error.reason or str(error)
+    if "PROTOCOL_VERSION" in reason or "UNSUPPORTED_PROTOCOL" in reason or "NO_PROTOCOLS" in reason:
+        return OperatorFault(f"TLS handshake failed: {reason}",
+                             hint="The server speaks none of the TLS versions that are allowed: see ssl_min_protocol_version, "
+                                  "ssl_max_protocol_version, and ssl_min_protocol_version of the server.")
+    if "ALERT" in reason and (tls.cert or "CERTIFICATE" in reason):
+        return OperatorFault(f"the server refused our client certificate: {reason}",
+                             hint="Its authority must be in the server's ssl_ca_file; see `cert` and `key` (or sslcert, sslkey).")
+    return UpstreamFault(f"TLS handshake failed: {reason}")
 
 
 def matches(certificate: dict[str, Any], name: str) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import ssl
 from dataclasses import dataclass
 
 from proxy.config.settings import Settings
 from proxy.config.target import Target
-from proxy.errors import OperatorFault, ProxyError, UpstreamRefused
+from proxy.errors import NoCredential, OperatorFault, ProxyError
 from proxy.pool.provision import Provision
-from proxy.pool.reach import Reach, goodbye
+from proxy.pool.reach import Reach, Reached, goodbye
 from proxy.pool.upstream import startup_parameters, take_role
 
 
@@ -58,16 +59,28 @@ async def check(target: Target, settings: Settings) -> Finding:
                 await take_role(reached.sock, target.role)
         finally:
             goodbye(reached.sock)
-        return Finding(ok=True, step="login", note=f"PostgreSQL {reached.welcome.parameters.get('server_version', '?')}", **shared)
+        return Finding(ok=True, step="login", note=_met(reached), **shared)
     except ProxyError as fault:
         if fault.sqlstate == "3D000" and target.ensure_exists and settings.provisioning.enabled:
             return await _could_be_created(target, settings, fault, shared)
         step = {"28P01": "login", "28000": "login", "3D000": "database"}.get(fault.sqlstate, step)
-        if isinstance(fault, OperatorFault):
-            step = "TLS"
-        said = fault.hint if isinstance(fault, (UpstreamRefused, OperatorFault)) and fault.hint else ""
+        if isinstance(fault, NoCredential):
+            step = "password"
+        elif isinstance(fault, OperatorFault):
+            step = "login" if "password" in fault.message or "auth" in fault.message else "TLS"
         return Finding(ok=False, step=step, problem=fault.message,
-                       remedy=said or REMEDIES.get(fault.sqlstate, "See the server's log."), **shared)
+                       remedy=fault.hint or REMEDIES.get(fault.sqlstate, "See the server's log."), **shared)
+
+
+def _met(reached: Reached) -> str:
+    """Whom we reached, and how."""
+    words = [f"PostgreSQL {reached.welcome.parameters.get('server_version', '?')}"]
+    if isinstance(reached.sock, ssl.SSLSocket):
+        words.append(reached.sock.version() or "TLS")
+    if reached.route.server.others:
+        role = "" if reached.role is None else " (standby)" if reached.role.standby else " (primary)"
+        words.append(f"{reached.route.host}:{reached.route.port}{role}")
+    return ", ".join(words)
 
 
 async def _could_be_created(target: Target, settings: Settings, missing: ProxyError, shared: dict[str, str]) -> Finding:

@@ -23,7 +23,7 @@ from proxy.net.dial import Address, OutOfFiles, addresses, connected
 from proxy.net.drive import drive
 from proxy.net.stream import Stream
 from proxy.net.tasks import keep
-from proxy.net.upstream_tls import check, end_point, server_name, upstream_context
+from proxy.net.upstream_tls import check, end_point, explained, server_name, upstream_context
 from proxy.pool.hosts import REFUSALS, Host, Hosts, Role, role_of
 from proxy.session.login import Channel, Way, Welcome, login, secure, ways
 from proxy.tokens.mint import Mint
@@ -235,6 +235,9 @@ class _Dial:
         except EOFError:
             stream.close()
             raise UpstreamFault(_failed(host, "server closed the connection unexpectedly", address)) from None
+        except ssl.SSLError as error:
+            stream.close()                    # in TLS 1.3 a server tells what it thinks of our certificate after the handshake
+            raise explained(error, server.tls, host.host) from None
         except BaseException:
             stream.close()
             raise
@@ -255,6 +258,11 @@ async def open_route(route: Route, settings: UpstreamSettings) -> tuple[Stream, 
     except EOFError:
         stream.close()
         raise UpstreamFault("server closed the connection unexpectedly") from None
+    except UpstreamFault as fault:
+        stream.close()
+        if isinstance(fault.__cause__, ssl.SSLError):
+            raise explained(fault.__cause__, tls, route.host) from None
+        raise
     except BaseException:
         stream.close()
         raise
