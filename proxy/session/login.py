@@ -18,6 +18,8 @@ from proxy.errors import OperatorFault, UpstreamFault, UpstreamRefused
 from proxy.session.effects import Ask, Dialogue, Send, Work
 from proxy.wire import messages, startup
 
+MAX_PARAMETERS = 1000       # PostgreSQL 18 reports 16
+MIN_KEY, MAX_KEY = 8, 260   # a pid, and a secret of 4 bytes, or of up to 256 from protocol 3.2 on
 BRIEF = 20_000              # SCRAM rounds (some milliseconds) that may run between two events
 
 
@@ -101,7 +103,11 @@ def login(credential: Credential, parameters: Mapping[str, str], channel: Channe
             case 0x53:  # S, ParameterStatus
                 name, value = messages.parse_parameter_status(body)
                 welcome.parameters[name] = value
+                if len(welcome.parameters) > MAX_PARAMETERS:
+                    raise UpstreamFault(f"the server reports more than {MAX_PARAMETERS} parameters")
             case 0x4B:  # K, BackendKeyData
+                if not MIN_KEY <= len(body) <= MAX_KEY:
+                    raise UpstreamFault("the server sent a malformed BackendKeyData")
                 welcome.pid, welcome.secret = int.from_bytes(body[:4]), bytes(body[4:])
             case 0x5A:  # Z, ReadyForQuery
                 return welcome
