@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import socket
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -90,6 +92,28 @@ async def test_a_name_with_several_addresses(pair: tuple[Postgres, Standby]) -> 
     primary, _ = pair
     server = Server(host="localhost", port=primary.port, tls=Tls(mode=SslMode.DISABLE))
     assert await found(Reach(), server, primary) == primary.port
+
+
+async def test_dns_is_asked_at_each_dial_and_every_address_tried(
+        pair: tuple[Postgres, Standby], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name server alone is a double: nobody may change this machine's."""
+    primary, _ = pair
+    names = {"db.test": ["127.0.0.9"]}
+
+    async def getaddrinfo(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        if not names[host]:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in names[host]]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    reach, server = Reach(), Server(host="db.test", port=primary.port, tls=Tls(mode=SslMode.DISABLE))
+    with pytest.raises(UpstreamFault, match=r'"db.test" \(127.0.0.9\), port \d+ failed: Connection refused'):
+        await found(reach, server, primary, retry_delay=0)
+    names["db.test"] = ["127.0.0.9", "127.0.0.8", "127.0.0.1"]
+    assert await found(reach, server, primary, retry_delay=0) == primary.port
+    names["db.test"] = []
+    with pytest.raises(UpstreamFault, match=r'could not translate host name "db\.test"'):
+        await found(reach, server, primary, retry_delay=0)
 
 
 async def test_one_probe_at_a_time_and_the_cached_reason() -> None:
@@ -189,6 +213,20 @@ def test_a_restart_is_waited_for(tmp_path: Path) -> None:
                 client.close()
     finally:
         server.remove()
+
+
+def test_a_cancel_goes_to_the_host_of_its_query(tmp_path: Path, pair: tuple[Postgres, Standby]) -> None:
+    primary, standby = pair
+    with daemon(tmp_path, base(standby, primary, session="read-write"), **QUICK) as running, ThreadPoolExecutor(1) as threads, \
+            running.connect("catalog") as client:
+        asleep = threads.submit(client.execute, "select pg_sleep(600)")
+        until(lambda: primary.sql("select 1 from pg_stat_activity where query like '%pg_sleep(600)' and state = 'active'"), "sleep")
+        client.cancel_safe()
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            asleep.result(60)
+        hosts = {row["port"]: row for row in json.loads(running.get("/status.json"))["hosts"]}
+        assert (hosts[standby.port]["role"], hosts[primary.port]["role"]) == ("standby", "primary")
+        assert running.metric("switchboard_host_up", host=f"127.0.0.1:{primary.port}") == 1
 
 
 def test_patience_has_an_end_and_newcomers_hear_the_reason_at_once(tmp_path: Path) -> None:

@@ -104,6 +104,25 @@ def test_shuffle_spreads() -> None:
     assert firsts == {"a", "b", "c"}
 
 
+def test_a_name_that_moved_away() -> None:
+    host = Host("db", 5432)
+    assert not host.left("10.0.0.1")
+    host.resolved(["10.0.0.1", "10.0.0.2"], 100)
+    host.resolved(["10.0.0.2"], 150)
+    assert not host.left("10.0.0.1")             # a round of names may come back to it
+    host.resolved(["10.0.0.2"], 161)
+    assert host.left("10.0.0.1")
+    assert not host.left("10.0.0.2")
+    host.resolved(["10.0.0.1"], 162)
+    assert not host.left("10.0.0.1")
+
+
+def test_without_answers_nothing_has_moved() -> None:
+    host = Host("db", 5432)
+    host.resolved(["10.0.0.1"], 100)
+    assert not host.left("10.0.0.1")
+
+
 roles = st.sampled_from([None, PRIMARY, STANDBY, FENCED])
 
 

@@ -27,8 +27,11 @@ def _plugins(configuration: Configuration, asked: list[str]) -> list[str]:
 
 
 def _as_backstage_names(target: Target) -> dict[str, object]:
-    return {"pluginId": target.plugin, "client": str(target.engine), "host": target.server.host if target.server else None,
-            "port": target.server.port if target.server else None, "database": target.database, "schema": target.schema,
+    places = target.server.places if target.server else ()
+    ports: int | str | None = places[0][1] if len(places) == 1 else ",".join(str(port) for _, port in places) or None
+    return {"pluginId": target.plugin, "client": str(target.engine), "host": ",".join(host for host, _ in places) or None,
+            "port": ports,
+            "database": target.database, "schema": target.schema,
             "user": target.credential.user if target.credential else None, "role": target.role,
             "ensureExists": target.ensure_exists, "filename": target.filename}
 

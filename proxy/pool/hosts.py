@@ -12,12 +12,14 @@ The words are libpq's: `any`, `read-write`, `read-only`, `primary`, `standby`, `
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from proxy.config.target import Session
 from proxy.errors import ProxyError
 
+MOVED = 60.0                # seconds of answers without an address, after which connections to it are replaced
+MAX_MEANT = 256
 REPORTED = ("in_hot_standby", "default_transaction_read_only")     # by servers from 14 on
 
 
@@ -66,6 +68,8 @@ class Host:
     probing: bool = False
     seen: bool = False
     role: Role | None = None
+    meant: dict[str, float] = field(default_factory=dict)     # address -> when the name last meant it
+    asked: float = 0.0                                        # when DNS last answered
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -76,6 +80,20 @@ class Host:
     def answered(self, role: Role | None) -> None:
         """It let us in; `role` is None when nobody wanted to know."""
         self.away, self.probing, self.seen, self.role = None, False, True, role or self.role
+
+
+    def resolved(self, addresses: Iterable[str], now: float) -> None:
+        """DNS has answered."""
+        if len(self.meant) > MAX_MEANT:
+            self.meant.clear()
+        self.asked = now
+        self.meant.update(dict.fromkeys(addresses, now))
+
+    def left(self, address: str) -> bool:
+        """Has the name moved away from this address?  Names that mean another address at each question (a reader
+        endpoint) come back to it; so one answer is not believed."""
+        last = self.meant.get(address)
+        return last is not None and self.asked - last > MOVED
 
 
 @dataclass(frozen=True, slots=True)

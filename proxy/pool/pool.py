@@ -455,7 +455,7 @@ class Pool:
         for upstream in [upstream for stack in self.idle.values() for upstream in stack]:
             old = upstream.expires and now > upstream.expires
             bored = settings.idle_timeout and now - upstream.idle_since > settings.idle_timeout
-            if old or (bored and self.open > settings.min_size):
+            if old or (bored and self.open > settings.min_size) or self.reach.moved(upstream.route):
                 self.drop(upstream)
         if not self.retired and self.up:
             for _ in range(settings.min_size - self.open - self.coming):

@@ -15,6 +15,7 @@ import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from proxy.config.settings import Upstream as UpstreamSettings
 from proxy.config.target import Credential, Server, Session
@@ -73,6 +74,21 @@ class Reach:
     def has_answered(self, server: Server) -> bool:
         """Was any of its hosts ever there?"""
         return any(host.seen for host in self.hosts(server).known)
+
+    def moved(self, route: Route) -> bool:
+        """Does the host's name mean other addresses by now than the one that was taken?"""
+        return any(host.left(str(route.address)) for host in self.hosts(route.server).known
+                   if (host.host, host.port) == (route.host, route.port))
+
+    def report(self) -> list[dict[str, Any]]:
+        """Each host that was tried: host, port, up, and role (primary, standby, or null where nobody asked)."""
+        rows: dict[str, dict[str, Any]] = {}
+        for host in (host for hosts in self._servers.values() for host in hosts.known if host.seen or host.away is not None):
+            row = rows.setdefault(str(host), {"host": host.host, "port": host.port, "up": True, "role": None})
+            row["up"] = row["up"] and host.away is None
+            if host.role is not None:
+                row["role"] = "standby" if host.role.standby else "primary"
+        return list(rows.values())
 
     async def connect(self, server: Server, credential: Credential, parameters: Mapping[str, str],
                       settings: UpstreamSettings) -> Reached:
@@ -189,6 +205,7 @@ class _Dial:
         loop = asyncio.get_running_loop()
         end = None if share is None else loop.time() + share
         found = await addresses(host.host, host.port)
+        host.resolved(map(str, found), loop.time())
         fault = UpstreamFault(_failed(host, "no address"))
         for at, address in enumerate(found):
             part = None if end is None else max(0.0, end - loop.time()) / (len(found) - at)

@@ -46,6 +46,7 @@ class Collector:
         yield from self._process()
         yield from self._series(self.now["series"])
         yield from self._pools(self.now["pools"], self.now["apart"])
+        yield from self._hosts(self.now["hosts"])
         yield from self._rest()
 
     def _process(self) -> Iterable[Metric]:
@@ -110,6 +111,16 @@ class Collector:
         for row in apart:
             upstreams.add_metric([row["plugin"], row["server"], row["state"]], row["count"])
         return [upstreams, connect, up, *gauges.values(), *counters.values()]
+
+    def _hosts(self, rows: list[dict[str, Any]]) -> Iterable[Metric]:
+        up = GaugeMetricFamily("switchboard_host_up", "The last connect to this host worked.", labels=("host",))
+        standby = GaugeMetricFamily("switchboard_host_standby", "This host said that it is a standby.", labels=("host",))
+        for row in rows:
+            name = f"[{row['host']}]:{row['port']}" if ":" in row["host"] else f"{row['host']}:{row['port']}"
+            up.add_metric([name], float(row["up"]))
+            if row["role"] is not None:
+                standby.add_metric([name], float(row["role"] == "standby"))
+        return [up, standby]
 
     def _rest(self) -> Iterable[Metric]:
         now = self.now

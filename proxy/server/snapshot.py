@@ -7,6 +7,7 @@
     pools         one object per pool: plugin, server, database, mode, size, idle, active, resetting, cancelling, connecting, waiting,
                   max_wait, up, connect {counts, total}, connect_failures, closed, resets, rollbacks
     apart         [{plugin, server, state, count}]: upstreams for replication, or of pools that a reload replaced
+    hosts         [{host, port, up, role}]: each host of a server that was tried
     auth_failures, refused   {reason or SQLSTATE class: count}
     provisioning  [{plugin, outcome, count}], provisioning_time
     certificates  [{which, plugin, not_after}]
@@ -73,6 +74,7 @@ def snapshot(worker: Worker) -> Snapshot:
         "series": [series(tally) for tally in worker.tallies.values()],
         "pools": [of_pool(pool) for pool in worker.pools.values()],
         "apart": _apart([pool for pool in worker.all_pools() if pool is not worker.pools.get(pool.target.plugin)]),
+        "hosts": worker.reach.report(),
         "auth_failures": dict(worker.auth_failures), "refused": dict(worker.refused),
         "provisioning": [{"plugin": plugin, "outcome": outcome, "count": count}
                          for (plugin, outcome), count in worker.provision.outcomes.items()],
