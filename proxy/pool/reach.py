@@ -104,6 +104,7 @@ class Reach:
             keep(self._probe(dial, host), name=f"probe {host}")
         end = loop.time() + settings.connect_timeout if settings.connect_timeout else None
         faults: list[ProxyError] = []
+        refusal: UpstreamRefused | None = None
         spare: Reached | None = None
         try:
             for at, host in enumerate(plan.tries):
@@ -115,7 +116,10 @@ class Reach:
                     reached = await dial.host(host, share)
                 except UpstreamRefused as fault:
                     if fault.sqlstate != "57P03":
-                        raise
+                        if server.session is Session.ANY:
+                            raise
+                        # A standby may lag behind what was just made: a database, a role, a password.
+                        refusal = refusal or fault
                     faults.append(fault)
                     continue
                 except (OperatorFault, OutOfFiles):
@@ -136,7 +140,7 @@ class Reach:
         finally:
             if spare is not None:
                 goodbye(spare.sock)
-        raise _together(faults)
+        raise refusal or _together(faults)
 
     async def _probe(self, dial: _Dial, host: Host) -> None:
         """Is it back?  Nobody waits for this."""
