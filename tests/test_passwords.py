@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +11,9 @@ from typing import Any
 
 import psycopg
 import pytest
+import yaml
 
-from tests.servers import Postgres, daemon
+from tests.servers import ROOT, Postgres, daemon
 
 
 @pytest.fixture
@@ -66,3 +69,17 @@ def test_a_program_that_fails(postgres: Postgres, role: str, tmp_path: Path) -> 
             running.connect("rotating")
         assert "by hand" in str(caught.value)
         assert "canary" not in str(caught.value) + running.log
+
+
+def test_check_names_the_step_and_the_remedy(postgres: Postgres, tmp_path: Path) -> None:
+    for more, step, remedy in (({"passwordCommand": ["/nowhere/vault"]}, "password", "by hand"),
+                               ({"password": "x", "sslmode": "require"}, "TLS", "Switch TLS on at the server"),
+                               ({"password": "x", "require_auth": "md5"}, "login", "require_auth"),
+                               ({"password": "x"}, "login", "Correct the user or password")):
+        file = tmp_path / "app-config.yaml"
+        file.write_text(yaml.safe_dump({"backend": {"database": base(postgres, **more)}}))
+        done = subprocess.run([sys.executable, "-m", "proxy", "check", "catalog", "--json", "--config", str(file)], cwd=ROOT,
+                              capture_output=True, text=True, check=False)
+        (found,) = json.loads(done.stdout)
+        assert (done.returncode, found["ok"], found["step"]) == (1, False, step), found
+        assert remedy in found["remedy"]

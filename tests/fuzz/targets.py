@@ -13,7 +13,7 @@ from typing import Any
 
 from proxy.auth.scram import ScramServer, make_verifier, parse_verifier
 from proxy.auth.scram_client import PLAIN, PLUS, ScramClient
-from proxy.config import connection_string, yaml12
+from proxy.config import connection_string, libpq, pgpass, yaml12
 from proxy.config.settings import Method
 from proxy.config.target import Credential, Proof, Secret
 from proxy.errors import ClientFault, ProxyError, UpstreamFault
@@ -200,6 +200,26 @@ def fuzz_connection_string(data: bytes) -> None:
         connection_string.parse(data.decode("utf-8", "replace"))
     except connection_string.BadConnectionString:
         pass
+
+
+def fuzz_libpq(data: bytes) -> None:
+    found = libpq.parse_hosts(data.decode("utf-8", "replace"))
+    if found is None:
+        return
+    try:
+        server = libpq.server({key: value for key, value in found.items() if key not in ("sslrootcert", "sslcert", "sslkey")})
+    except libpq.BadKey:
+        return
+    assert len(server.places) == len(found["host"].split(",")) > 1
+
+
+def fuzz_pgpass(data: bytes) -> None:
+    text = data.decode("utf-8", "replace")
+    pgpass.find(text, ("h", "5432", "d", "u"))
+    # A line of our own in front is found, whatever stands behind it.
+    word = text[:20].replace("\n", "").replace("\r", "") or "x"
+    escaped = word.replace("\\", "\\\\").replace(":", "\\:")
+    assert pgpass.find(f"{'*:' * 4}{escaped}\n{text}", ("h", "5432", "d", "u")) == word
 
 
 def fuzz_yaml(data: bytes) -> None:
