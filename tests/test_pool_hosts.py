@@ -75,8 +75,15 @@ def test_without_a_known_good_host_the_dial_is_the_probe() -> None:
     found = hosts(Session.READ_WRITE, b=STANDBY)
     found.known[0].failed(GONE, 5)
     found.known[2].failed(GONE, 9)
-    assert named(found.plan(5).tries) == "ab"
+    assert named(found.plan(5).tries) == "ba"
     assert not found.plan(5).probes
+
+
+def test_a_primary_will_do_for_prefer_standby_while_the_standby_is_away() -> None:
+    found = hosts(Session.PREFER_STANDBY, a=PRIMARY, b=PRIMARY)
+    found.known[2].failed(GONE, 5)
+    assert named(found.plan(5).tries) == "ab"
+    assert named(found.plan(5).probes) == "c"          # nobody waits for it
 
 
 def test_the_cached_reason_while_nobody_is_there() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ import psycopg
 import pytest
 
 from proxy.config.settings import Upstream
-from proxy.config.target import ChannelBinding, Credential, Proof, Secret, Server, SslMode, Tls
-from proxy.errors import OperatorFault, ProxyError, UpstreamFault, UpstreamRefused
+from proxy.config.target import ChannelBinding, Credential, PasswordCommand, Proof, Secret, Server, SslMode, Tls
+from proxy.errors import NoCredential, OperatorFault, ProxyError, UpstreamFault, UpstreamRefused
 from proxy.pool.reach import Reach, goodbye
 from tests import certificates, clouds
 from tests.servers import Postgres, until
@@ -271,6 +272,15 @@ async def test_one_deadline_over_all() -> None:
         server = Server(host="127.0.0.1", port=silent.getsockname()[1], others=(("127.0.0.1", silent.getsockname()[1]),))
         with pytest.raises(UpstreamFault, match="timeout expired"):
             await Reach().connect(server, Credential(user="u"), {}, Upstream(connect_timeout=0.3))
+
+
+async def test_a_password_that_is_late_is_not_the_servers_fault(secure: Secure) -> None:
+    slow = PasswordCommand(arguments=(sys.executable, "-c", "import time; time.sleep(600)"), timeout=1)
+    reach, server = Reach(), secure.server("require")
+    with pytest.raises(NoCredential, match="a password for the server did not come within"):
+        await reach.connect(server, Credential(user="scram", source=slow), {}, Upstream(connect_timeout=0.3))
+    assert reach.hosts(server).known[0].away is None
+    await asyncio.wait([task for task in asyncio.all_tasks() if task.get_name() == "token"])
 
 
 async def test_goodbyes_leave_no_error_in_the_servers_log(secure: Secure) -> None:

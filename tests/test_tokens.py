@@ -217,9 +217,12 @@ def test_rds_signature(aws: pytest.MonkeyPatch) -> None:
         "&X-Amz-Signature=b77c366f1379046852039d21f733035fa73696275c03dd2908ef267c3049d831")
 
 
-async def test_rds_token(aws: pytest.MonkeyPatch) -> None:
+async def test_rds_token(aws: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     aws.setenv("AWS_SESSION_TOKEN", "t" * 2000)
-    token = await rds.provide(SOURCE, PLACE)
+    with caplog.at_level(logging.DEBUG):
+        token = await rds.provide(SOURCE, PLACE)
+    assert "t" * 2000 not in caplog.text
+    assert "ignature" not in caplog.text
     asked = dict(parse_qsl(urlsplit("//" + token.secret.reveal()).query))
     assert asked["DBUser"] == "bs"
     assert asked["X-Amz-Security-Token"] == "t" * 2000

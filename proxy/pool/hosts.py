@@ -135,9 +135,10 @@ class Hosts:
             # Both may fit, and the operator's order decides between them.
             fit = [host for host in here if host not in unfit] if fit else []
             unsure = [host for host in unsure if host not in fit]
-        if fit:
+        if fit or (here and self.session is Session.PREFER_STANDBY):
             return Plan((*fit, *unsure, *unfit), tuple(due))
-        tries = (*unsure, *due, *unfit)
+        # Who is here answers at once, and a failover may have made it fit; who is away may let us wait.
+        tries = (*unsure, *unfit, *due)
         if tries:
             return Plan(tries)
         return Plan(reason=next((host.away for host in order if host.away is not None), None))

@@ -13,13 +13,14 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from proxy.config.settings import Upstream as UpstreamSettings
 from proxy.config.target import Credential, Server, Session
-from proxy.errors import OperatorFault, ProxyError, UpstreamFault, UpstreamRefused
+from proxy.errors import NoCredential, OperatorFault, ProxyError, UpstreamFault, UpstreamRefused
 from proxy.net.dial import Address, OutOfFiles, addresses, connected
 from proxy.net.drive import drive
 from proxy.net.stream import Stream
@@ -94,7 +95,8 @@ class Reach:
                       settings: UpstreamSettings) -> Reached:
         """A connection to a host that fits, within `connect_timeout`.  Raises ProxyError."""
         loop = asyncio.get_running_loop()
-        server = await self.mint.locate(server, credential)
+        async with _in_time(settings.connect_timeout, "the address of the server"):
+            server = await self.mint.locate(server, credential)
         hosts = self.hosts(server)
         plan = hosts.plan(loop.time())
         if not plan.tries:
@@ -155,6 +157,15 @@ class Reach:
             log.info("server is back", extra={"fields": {"server": str(host)}})
 
 
+@asynccontextmanager
+async def _in_time(seconds: float, what: str) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds or None):
+            yield
+    except TimeoutError:
+        raise NoCredential(f"{what} did not come within {seconds:.3g} s") from None
+
+
 class _Dial:
     """One connection to be made: what does not change from host to host."""
 
@@ -196,14 +207,17 @@ class _Dial:
     async def _logged_in(self, host: Host, share: float | None) -> Reached:
         """A token that the server refuses is replaced once: it may have been withdrawn."""
         database = self.parameters.get("database", self.credential.user)
-        who = await self.mint.fill(self.credential, host.host, host.port, database)
-        try:
-            return await self._addresses(host, share, who)
-        except UpstreamRefused as refused:
-            if not refused.sqlstate.startswith("28") or not self.mint.spoil(who, host.host, host.port, database):
-                raise
-        who = await self.mint.fill(self.credential, host.host, host.port, database)
-        return await self._addresses(host, share, who)
+        for _ in range(2):
+            # A little less than the share: it is not the server that is late then.
+            async with _in_time(0.9 * (share or 0), "a password for the server"):
+                who = await self.mint.fill(self.credential, host.host, host.port, database)
+            try:
+                return await self._addresses(host, share, who)
+            except UpstreamRefused as fault:
+                refused = fault
+                if not refused.sqlstate.startswith("28") or not self.mint.spoil(who, host.host, host.port, database):
+                    raise
+        raise refused
 
     async def _addresses(self, host: Host, share: float | None, who: Credential) -> Reached:
         loop = asyncio.get_running_loop()

@@ -25,6 +25,9 @@ AHEAD = 300.0               # seconds before its end; half its life for a token 
 LOCATED = 300.0             # seconds for which the address of an instance is believed
 PATIENCE = 1.0              # seconds before a provider that failed is asked again
 MAX_KEPT = 1000
+# What these write at level debug holds signatures and answers, and so the tokens themselves.
+for talkative in ("botocore", "azure", "msal", "google", "urllib3"):
+    logging.getLogger(talkative).setLevel(logging.WARNING)
 Provider = Callable[[TokenSource, Place], Awaitable[Token]]
 Key = tuple[TokenSource, Place]
 
