@@ -229,6 +229,25 @@ def test_a_restart_is_waited_for(tmp_path: Path) -> None:
         server.remove()
 
 
+def test_newcomers_wait_in_session_mode_too(tmp_path: Path) -> None:
+    """Who held an upstream is told, since its session went with the server; who comes meanwhile waits at the door."""
+    server = Postgres()
+    try:
+        with daemon(tmp_path, base(server), **{**QUICK, "pool": {"mode": "session"}}) as running, ThreadPoolExecutor(4) as threads:
+            assert anew(running, "catalog") == server.port
+            with running.connect("catalog") as held:
+                server.stop()
+                with pytest.raises(psycopg.OperationalError, match=r"terminating connection|closed the connection"):
+                    asked(held)
+            waiting = [threads.submit(anew, running, "catalog") for _ in range(4)]
+            running.logged("cannot connect to upstream")
+            assert not any(future.done() for future in waiting)
+            server.start()
+            assert {future.result(60) for future in waiting} == {server.port}
+    finally:
+        server.remove()
+
+
 def test_a_cancel_goes_to_the_host_of_its_query(tmp_path: Path, pair: tuple[Postgres, Standby]) -> None:
     primary, standby = pair
     with daemon(tmp_path, base(standby, primary, session="read-write"), **QUICK) as running, ThreadPoolExecutor(1) as threads, \
