@@ -12,6 +12,7 @@ from psycopg import pq
 
 from proxy.config import pgpass
 from proxy.config.pgpass import find, lookup
+from proxy.config.target import Secret
 
 
 def by_libpq(file: Path, host: str, port: int, database: str, user: str) -> str | None:
@@ -92,3 +93,4 @@ def test_where_it_is(tmp_path: Path) -> None:
     assert pgpass.path({"HOME": "/h"}) == Path("/h/.pgpass")
     assert lookup("h", 1, "d", "u", environ={"PGPASSFILE": str(tmp_path / "none")}) is None
     assert lookup("h", 1, "d", "u", environ={"PGPASSFILE": str(tmp_path)}) is None
+    assert lookup("h", 1, "d", "u", environ={"PGPASSWORD": "x", "PGPASSFILE": str(tmp_path)}) == Secret("x")

@@ -1,4 +1,5 @@
-"""The password file: where a password comes from when nobody configured one (PostgreSQL manual, "The Password File").
+"""Where a password comes from when nobody configured one: PGPASSWORD, as for every client, else the password file
+(PostgreSQL manual, "The Password File").
 
     host:port:database:user:password          `*` matches anything; `\\` makes the next `:` or `\\` an ordinary character
 
@@ -34,7 +35,10 @@ def path(environ: Mapping[str, str]) -> Path | None:
 
 def lookup(host: str, port: int, database: str, user: str, *, environ: Mapping[str, str] | None = None) -> Secret | None:
     """The password for one place, or None."""
-    file = path(os.environ if environ is None else environ)
+    environ = os.environ if environ is None else environ
+    if environ.get("PGPASSWORD"):
+        return Secret(environ["PGPASSWORD"])
+    file = path(environ)
     text = _read(file) if file is not None else None
     if text is None:
         return None
