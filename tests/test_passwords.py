@@ -68,6 +68,7 @@ def test_a_program_that_fails(postgres: Postgres, role: str, tmp_path: Path) -> 
         with pytest.raises(psycopg.OperationalError, match="ended with status 4") as caught:
             running.connect("rotating")
         assert "by hand" in str(caught.value)
+        assert running.metric("switchboard_tokens_total", kind="command", outcome="failed") >= 1
         assert "canary" not in str(caught.value) + running.log
 
 

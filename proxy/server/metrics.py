@@ -133,6 +133,9 @@ class Collector:
                                           labels=("plugin", "outcome"))
         for row in now["provisioning"]:
             provisioned.add_metric([row["plugin"], row["outcome"]], row["count"])
+        tokens = CounterMetricFamily("switchboard_tokens", "Passwords that programs and clouds made.", labels=("kind", "outcome"))
+        for row in now["tokens"]:
+            tokens.add_metric([row["kind"], row["outcome"]], row["count"])
         took = HistogramMetricFamily("switchboard_provisioning_seconds", "Time of provisioning.", labels=())
         took.add_metric((), *buckets(now["provisioning_time"]))
         expiry = GaugeMetricFamily("switchboard_certificate_expiry_time_seconds", "End of a certificate, since the epoch.",
@@ -140,7 +143,7 @@ class Collector:
         for row in now["certificates"]:
             if row["not_after"] is not None:
                 expiry.add_metric([row["which"], row["plugin"]], row["not_after"])
-        return [auth, refused, provisioned, took, expiry]
+        return [auth, refused, provisioned, tokens, took, expiry]
 
 
 def buckets(found: dict[str, Any]) -> tuple[list[tuple[str, float]], float]:

@@ -8,6 +8,7 @@
                   max_wait, up, connect {counts, total}, connect_failures, closed, resets, rollbacks
     apart         [{plugin, server, state, count}]: upstreams for replication, or of pools that a reload replaced
     hosts         [{host, port, up, role}]: each host of a server that was tried
+    tokens        [{kind, outcome, count}]: passwords that programs and clouds made
     auth_failures, refused   {reason or SQLSTATE class: count}
     provisioning  [{plugin, outcome, count}], provisioning_time
     certificates  [{which, plugin, not_after}]
@@ -75,6 +76,7 @@ def snapshot(worker: Worker) -> Snapshot:
         "pools": [of_pool(pool) for pool in worker.pools.values()],
         "apart": _apart([pool for pool in worker.all_pools() if pool is not worker.pools.get(pool.target.plugin)]),
         "hosts": worker.reach.report(),
+        "tokens": [{"kind": kind, "outcome": outcome, "count": count} for (kind, outcome), count in worker.mint.outcomes.items()],
         "auth_failures": dict(worker.auth_failures), "refused": dict(worker.refused),
         "provisioning": [{"plugin": plugin, "outcome": outcome, "count": count}
                          for (plugin, outcome), count in worker.provision.outcomes.items()],

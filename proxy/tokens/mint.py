@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
@@ -25,6 +26,7 @@ AHEAD = 300.0               # seconds before its end; half its life for a token 
 LOCATED = 300.0             # seconds for which the address of an instance is believed
 PATIENCE = 1.0              # seconds before a provider that failed is asked again
 MAX_KEPT = 1000
+KINDS = {PasswordCommand: "command", RdsToken: "rds", AzureToken: "azure", CloudSqlToken: "cloudsql"}
 # What these write at level debug holds signatures and answers, and so the tokens themselves.
 for talkative in ("botocore", "azure", "msal", "google", "urllib3"):
     logging.getLogger(talkative).setLevel(logging.WARNING)
@@ -60,6 +62,7 @@ class Mint:
         self.provider = provider
         self.clock = clock
         self.locator = locator
+        self.outcomes: Counter[tuple[str, str]] = Counter()     # (kind, made or failed)
         self._kept: dict[Key, _Kept] = {}
         self._located: dict[tuple[CloudSqlToken, Server], tuple[float, Server]] = {}
 
@@ -128,12 +131,14 @@ class Mint:
             token = await self.provider(source, place)
         except NoCredential as fault:
             kept.fault, kept.patience = fault, self.clock() + PATIENCE
+            self.outcomes[KINDS[type(source)], "failed"] += 1
             log.warning("no token", extra={"fields": {"user": place.user, "server": f"{place.host}:{place.port}",
                                                       "error": fault.message}})
             raise
         finally:
             kept.flight = None
         now = self.clock()
+        self.outcomes[KINDS[type(source)], "made"] += 1
         ahead = source.ahead if isinstance(source, AzureToken) else AHEAD
         kept.token, kept.fault = token, None
         kept.renew_at = token.expires - min(ahead, (token.expires - now) / 2)
