@@ -85,3 +85,18 @@ def test_the_examples_load(path: Path) -> None:
     told = switchboard("config", "--check", "--config", ROOT / "config/app-config.demo.yaml",
                        *(["--config", path] if path.name != "reference.yaml" else []))
     assert told.returncode == 0, told.stderr
+
+
+def test_provision_for_machines(config: Path) -> None:
+    done = switchboard("provision", "--json", "--config", config, "cli-made", "auth")
+    made, failed = json.loads(done.stdout)
+    assert (made["pluginId"], made["sqlstate"]) == ("cli-made", None)
+    assert (failed["result"], failed["sqlstate"]) == ("failed", "42704")      # its owner does not exist
+    assert "hidden" not in done.stdout
+
+
+def test_exit_codes_are_told_and_kept() -> None:
+    for command in ("run", "check", "routes", "provision", "config", "hash-password", "version"):
+        assert "exit codes: 0 done, 1 something failed, 2 the arguments" in switchboard(command, "--help").stdout.replace("\n", " ")
+    told = switchboard("routes", "not_a_plugin_")
+    assert (told.returncode, "is not a plugin id" in told.stderr) == (2, True)

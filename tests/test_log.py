@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 
 import pytest
 
-from proxy.server.log import Logfmt
+from proxy.config.target import Secret
+from proxy.server.log import Json, Logfmt
 from proxy.server.quota import FIRST, KINDS, Quota
 
 
@@ -18,6 +20,25 @@ def test_values(value: object, shown: str) -> None:
     record = logging.makeLogRecord({"msg": "client left", "levelname": "INFO", "created": 1.5, "msecs": 500.0, "fields": {"v": value}})
     assert Logfmt().format(record) == f'ts=1970-01-01T00:00:01.500Z level=info msg="client left" v={shown}'
     assert "\n" not in Logfmt(journal=True).format(record)
+
+
+@pytest.mark.parametrize("text", ["\x7f", "\x85", "\x9b31m", "\u2028", "\u202e", "\x1b[2J", "\0", "\U000e0001"])
+def test_what_moves_a_terminal_is_escaped(text: str) -> None:
+    record = logging.makeLogRecord({"msg": "m", "levelname": "INFO", "created": 1.5, "msecs": 0.0, "fields": {"user": f"a{text}b"}})
+    for formatter in (Logfmt(), Logfmt(journal=True), Json()):
+        assert formatter.format(record).isprintable()
+    assert json.loads(Json().format(record))["user"] == f"a{text}b"
+
+
+@pytest.mark.parametrize(("level", "priority"), [("DEBUG", 7), ("INFO", 6), ("WARNING", 4), ("ERROR", 3), ("CRITICAL", 2)])
+def test_the_journal_knows_priorities(level: str, priority: int) -> None:
+    record = logging.makeLogRecord({"msg": "m", "levelname": level, "levelno": logging.getLevelName(level)})
+    assert Logfmt(journal=True).format(record) == f"<{priority}>msg=m"
+
+
+def test_secrets_print_as_stars() -> None:
+    record = logging.makeLogRecord({"msg": "m", "levelname": "INFO", "created": 1.5, "msecs": 0.0, "fields": {"p": Secret("hunter2")}})
+    assert "hunter2" not in Logfmt().format(record) + Json().format(record)
 
 
 def test_exceptions_are_one_line() -> None:

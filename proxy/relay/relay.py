@@ -14,24 +14,25 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from proxy.config.settings import Mode
 from proxy.errors import ProxyError, Shutdown, UpstreamFault
 from proxy.hot import hot
-from proxy.pool.pool import MAX_REMEMBERED, Place, Pool
+from proxy.pool.pool import Place, Pool
 from proxy.pool.tally import Tally
-from proxy.pool.upstream import TRACKED, Key, Settings, Upstream, intern
-from proxy.relay.pump import AWAY, BEGAN, BROKEN, BUF, CLOSED, LOST, SETTLE, SHORT, VIEW, WOULD_BLOCK, Pump
+from proxy.pool.upstream import Key, Settings, Upstream
+from proxy.relay.boarding import Boarding
+from proxy.relay.pump import AWAY, BEGAN, BROKEN, BUF, CLOSED, LOST, SETTLE, SHORT, VIEW, WOULD_BLOCK
 from proxy.session.link import IDLE, TERMINATE, THINK, I
 
 HELD_LIMIT = 65_536       # bytes of a client without an upstream, before it is no longer read
 _LATE = frozenset(b"dcf")
 
 
-class Relay(Pump):
+class Relay(Boarding):
     __slots__ = (
         "_done", "_drop_left", "backlog", "concerns_databases", "draining", "held", "key", "leaving", "loop", "mode",
         "place", "pool", "reading", "settings", "tls", "upstream", "waiter", *(() if hot is not None else ("swift",)),
@@ -60,66 +61,6 @@ class Relay(Pump):
         self._done: asyncio.Future[tuple[str, ProxyError | None]] = self.loop.create_future()
 
     # -- life ---------------------------------------------------------------------------------------------
-
-    async def lease(self) -> Upstream:
-        """Wait for an upstream, before the relay runs."""
-        future: asyncio.Future[Upstream] = self.loop.create_future()
-        self.waiter = future
-        self._request()
-        try:
-            return await future
-        finally:
-            self.waiter = None
-            if not future.done() or future.cancelled():
-                self._withdraw()
-
-    def lease_now(self) -> Upstream | None:
-        """An upstream without waiting for it, when an idle one fits."""
-        upstream = self.pool.take(self)
-        if upstream is not None:
-            self.tally.wait_time.observe(0.0)
-            self._board(upstream)
-        return upstream
-
-    def remembered(self, wants: Mapping[str, str]) -> dict[str, str] | None:
-        """Transaction mode: what an earlier client with the same wishes was told; None for the first one.
-
-        `wants` are tracked settings of the startup packet, in the client's own spelling; the server's canonical
-        spelling is learnt once for each wish and kept.
-        """
-        base = self.pool.baselines.get(self.key)
-        return self._told(wants, base) if base is not None else None
-
-    def _told(self, wants: Mapping[str, str], base: Settings) -> dict[str, str] | None:
-        self.settings = intern(tuple(map(wants.get, TRACKED, base)))
-        known = self.pool.welcomes.get((self.key, self.settings))
-        if known is None:
-            return None
-        self.settings = known[1]
-        return known[0]
-
-    async def settle(self, wants: Mapping[str, str]) -> dict[str, str]:
-        """Transaction mode: find out what settings this client is to find each time.  Returns what it is told."""
-        base = self.pool.baselines.get(self.key)
-        if base is None:
-            base = (await self.lease()).fresh
-            self.unboard()
-        told = self._told(wants, base)
-        if told is None:
-            wanted = self.settings
-            upstream = await self.lease()
-            told, self.settings = dict(upstream.parameters), upstream.settings
-            if len(self.pool.welcomes) >= MAX_REMEMBERED:
-                self.pool.welcomes.clear()
-            self.pool.welcomes[self.key, wanted] = told, self.settings
-            self.unboard()
-        return told
-
-    def unboard(self) -> None:
-        """Give back an upstream that was leased for the login alone."""
-        upstream = self._dismount()
-        if upstream is not None:
-            self.pool.give_back(upstream)
 
     async def run(self) -> tuple[str, ProxyError | None]:
         """Relay until one side ends.  Returns the reason and what the client is still to be told."""

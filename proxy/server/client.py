@@ -47,6 +47,7 @@ class Client:
     tls: bool = False
     account: User | None = None           # what the configuration says of a proven user
     reason: str = ""
+    sqlstate: str = ""                    # of the refusal, if it was one
     known: bool = False                   # there is a user of that name
     counted: list[Head] = field(default_factory=list)
     relay: Relay | None = None
@@ -161,7 +162,7 @@ async def _last_words(stream: Stream, data: bytes) -> None:
 
 
 async def _refuse(worker: Worker, stream: Stream, client: Client, fault: ProxyError) -> None:
-    client.reason = fault.message
+    client.reason, client.sqlstate = fault.message, fault.sqlstate
     worker.refused[fault.sqlstate[:2]] += 1
     await _last_words(stream, messages.error_response(fault))
 

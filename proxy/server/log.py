@@ -47,7 +47,7 @@ class Json(logging.Formatter):
                                  **getattr(record, "fields", {})}
         if record.exc_info:
             words["exception"] = self.formatException(record.exc_info)
-        return json.dumps(words, default=str, ensure_ascii=False)
+        return _printable(json.dumps(words, default=str, ensure_ascii=False))
 
 
 @functools.lru_cache(maxsize=4)
@@ -69,7 +69,14 @@ def _quoted(value: object) -> str:
         return f'"{text}"'
     if text and not any(character in ' "=\\' or not character.isprintable() for character in text):
         return text
-    return json.dumps(text, ensure_ascii=False)
+    return _printable(json.dumps(text, ensure_ascii=False))
+
+
+def _printable(text: str) -> str:
+    """JSON escapes what is below U+0020 only: the rest of what moves a terminal's cursor, or the direction of its text."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] if ord(c) != 127 else "\\u007f" for c in text)
 
 
 def set_up(settings: Log, stream: TextIO | None = None) -> None:

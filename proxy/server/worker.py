@@ -317,7 +317,7 @@ class Worker:
             tally.clients -= 1
         level = logging.INFO if relay is not None or client.plugin == "(maintenance)" else logging.WARNING
         wanted = client.reason and self.settings.log.connections and log.isEnabledFor(level)
-        if wanted and (level == logging.INFO or self.quota.allows(client.address.rpartition(":")[0], client.reason)):
+        if wanted and (level == logging.INFO or self.quota.allows(client.address.rpartition(":")[0], client.sqlstate or client.reason)):
             log.log(level, "client left" if client.plugin else "client refused",
                     extra={"fields": {**self.line(client), "reason": client.reason,
                                       "seconds": round(time.monotonic() - client.since, 3)}})

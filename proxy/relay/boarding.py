@@ -1,0 +1,95 @@
+"""Before a client is let in: its first lease, and the settings that it is to find each time.
+
+In transaction mode a client is told what a server says of its settings, and must find them again on every upstream.  What
+was learnt for one client serves the next with the same wishes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from proxy.errors import ProxyError
+from proxy.pool.pool import MAX_REMEMBERED, Pool
+from proxy.pool.upstream import TRACKED, Key, Settings, Upstream, intern
+from proxy.relay.pump import Pump
+
+
+class Boarding(Pump):
+    """The half of a Relay that waits."""
+
+    __slots__ = ()
+    if TYPE_CHECKING:
+        loop: asyncio.AbstractEventLoop
+        pool: Pool
+        key: Key
+        settings: Settings | None
+        waiter: asyncio.Future[Upstream] | None
+
+        def granted(self, upstream: Upstream) -> None: ...
+        def failed(self, fault: ProxyError) -> None: ...
+        def _request(self) -> None: ...
+        def _withdraw(self) -> None: ...
+        def _board(self, upstream: Upstream) -> None: ...
+        def _dismount(self) -> Upstream | None: ...
+
+    async def lease(self) -> Upstream:
+        """Wait for an upstream, before the relay runs."""
+        future: asyncio.Future[Upstream] = self.loop.create_future()
+        self.waiter = future
+        self._request()
+        try:
+            return await future
+        finally:
+            self.waiter = None
+            if not future.done() or future.cancelled():
+                self._withdraw()
+
+    def lease_now(self) -> Upstream | None:
+        """An upstream without waiting for it, when an idle one fits."""
+        upstream = self.pool.take(self)
+        if upstream is not None:
+            self.tally.wait_time.observe(0.0)
+            self._board(upstream)
+        return upstream
+
+    def remembered(self, wants: Mapping[str, str]) -> dict[str, str] | None:
+        """Transaction mode: what an earlier client with the same wishes was told; None for the first one.
+
+        `wants` are tracked settings of the startup packet, in the client's own spelling; the server's canonical
+        spelling is learnt once for each wish and kept.
+        """
+        base = self.pool.baselines.get(self.key)
+        return self._told(wants, base) if base is not None else None
+
+    def _told(self, wants: Mapping[str, str], base: Settings) -> dict[str, str] | None:
+        self.settings = intern(tuple(map(wants.get, TRACKED, base)))
+        known = self.pool.welcomes.get((self.key, self.settings))
+        if known is None:
+            return None
+        self.settings = known[1]
+        return known[0]
+
+    async def settle(self, wants: Mapping[str, str]) -> dict[str, str]:
+        """Transaction mode: find out what settings this client is to find each time.  Returns what it is told."""
+        base = self.pool.baselines.get(self.key)
+        if base is None:
+            base = (await self.lease()).fresh
+            self.unboard()
+        told = self._told(wants, base)
+        if told is None:
+            wanted = self.settings
+            upstream = await self.lease()
+            told, self.settings = dict(upstream.parameters), upstream.settings
+            if len(self.pool.welcomes) >= MAX_REMEMBERED:
+                self.pool.welcomes.clear()
+            self.pool.welcomes[self.key, wanted] = told, self.settings
+            self.unboard()
+        return told
+
+    def unboard(self) -> None:
+        """Give back an upstream that was leased for the login alone."""
+        upstream = self._dismount()
+        if upstream is not None:
+            self.pool.give_back(upstream)
