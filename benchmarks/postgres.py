@@ -21,7 +21,7 @@ SETTINGS = {"listen_addresses": "127.0.0.1", "max_connections": "1600", "shared_
 def postgres(folder: Path, scale: int) -> Iterator[Behind]:
     """The wheel's PostgreSQL with pgbench's tables."""
     port = free_port()
-    cluster = Cluster(folder / "postgres", settings={**SETTINGS, "port": str(port)})
+    cluster = Cluster(folder / f"postgres-{port}", settings={**SETTINGS, "port": str(port)})
     cluster.start()
     try:
         word = cluster.credential.password

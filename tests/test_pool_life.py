@@ -63,7 +63,7 @@ class Barrier:
         self.listening = socket.create_server(("127.0.0.1", 0))
         self.port = self.listening.getsockname()[1]
         self.target, self.count = port, count
-        self.come = 0
+        self.come = self.frozen = 0
         self.all_here = threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -74,23 +74,27 @@ class Barrier:
                 self.come += 1
                 if self.come >= self.count:
                     self.all_here.set()
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+                threading.Thread(target=self._serve, args=(client, self.come), daemon=True).start()
 
-    def _serve(self, client: socket.socket) -> None:
+    def _serve(self, client: socket.socket, number: int) -> None:
         self.all_here.wait(60)
         server = socket.create_connection(("127.0.0.1", self.target))
-        other = threading.Thread(target=self._pump, args=(server, client), daemon=True)
+        other = threading.Thread(target=self._pump, args=(server, client, number), daemon=True)
         other.start()
-        self._pump(client, server)
+        self._pump(client, server, number)
         other.join()
         client.close()
         server.close()
 
-    @staticmethod
-    def _pump(source: socket.socket, sink: socket.socket) -> None:
+    def freeze(self) -> None:
+        """Those who are through hear nothing any more, not even an end; others come through as before."""
+        self.frozen = self.come
+
+    def _pump(self, source: socket.socket, sink: socket.socket, number: int) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65_536):
-                sink.sendall(data)
+                if number > self.frozen:
+                    sink.sendall(data)
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
 
@@ -244,3 +248,48 @@ def test_settings_are_honoured_beyond_what_is_remembered(base: dict[str, Any], t
                 if number % 200 == 0 or number > 998:
                     row = connection.execute("select current_setting('application_name')").fetchone()
                     assert row == (f"n{number}",)
+
+
+def test_a_half_dead_connection_is_not_waited_for(base: dict[str, Any], postgres: Postgres, tmp_path: Path) -> None:
+    """No FIN, no RST: only silence.  The check before reuse has a deadline."""
+    with barrier(postgres.port, 1) as gate:
+        through = {**base, "connection": {**base["connection"], "port": gate.port}}
+        pool = {"mode": "transaction", "check_delay": 0}
+        with daemon(tmp_path, through, pool=pool, upstream={"connect_timeout": "1s"}) as running, running.connect("catalog") as client:
+            first = client.execute(PID).fetchone()
+            gate.freeze()
+            assert client.execute(PID).fetchone() != first
+
+
+def test_who_waits_at_a_reload_waits_in_the_new_pool(base: dict[str, Any], tmp_path: Path) -> None:
+    with daemon(tmp_path, base, pool={"mode": "session", "size": 1}) as running, running.connect("catalog"):
+        thread = threading.Thread(target=lambda: pid(running))
+        thread.start()
+        until(lambda: running.metric("switchboard_clients_waiting", plugin="catalog") == 1, "a client in the queue")
+        running.settings["pool"]["size"] = 2
+        running.write(base)
+        running.signal(signal.SIGHUP)
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def test_templates_are_not_pooled(base: dict[str, Any], postgres: Postgres, tmp_path: Path) -> None:
+    plugin = {"mould": {"connection": {"database": "template1"}}}
+    held = "select count(*) from pg_stat_activity where datname = 'template1'"
+    with daemon(tmp_path, {**base, "plugin": plugin}, pool={"mode": "transaction", "min_size": 1}) as running:
+        with running.connect("mould") as client:
+            assert client.execute("select current_database()").fetchone() == ("template1",)
+            until(lambda: postgres.sql(held) == [(0,)], "nobody in the template")
+        postgres.sql("create database copied")
+        postgres.sql("drop database copied")
+
+
+def test_no_way_is_blocked_by_what_is_on_its_way(base: dict[str, Any], postgres: Postgres, tmp_path: Path) -> None:
+    """DROP DATABASE while upstreams of it are reset for the next client."""
+    with daemon(tmp_path, base, pool={"mode": "session", "size": 8}) as running, running.connect("catalog") as client:
+        for number in range(5):
+            with contextlib.ExitStack() as stack:
+                for _ in range(8):
+                    stack.enter_context(running.connect(f"passing-{number}")).execute("create temporary table t (a int)")
+            client.execute(f'drop database "backstage_plugin_passing-{number}"')  # type: ignore[arg-type]
+            assert f"backstage_plugin_passing-{number}" not in postgres.databases()

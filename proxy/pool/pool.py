@@ -17,18 +17,17 @@ from typing import Protocol
 
 from proxy.config.settings import Pool as PoolSettings
 from proxy.config.settings import Upstream as UpstreamSettings
-from proxy.config.target import Credential, Server, Target
-from proxy.errors import ProxyError, QueryWaitTimeout, UpstreamFault, UpstreamRefused
-from proxy.net.tasks import keep
-from proxy.pool.outage import Do as Hold
-from proxy.pool.outage import Outage, away
-from proxy.pool.plan import Census, Do, keeps_waiting, plan
-from proxy.pool.reach import Reach, Reached
+from proxy.config.target import Server, Target
+from proxy.errors import ProxyError, QueryWaitTimeout
+from proxy.pool.dialling import Dialling
+from proxy.pool.outage import Outage
+from proxy.pool.plan import Census, Do, plan
+from proxy.pool.reach import Reach
 from proxy.pool.tally import Histogram
-from proxy.pool.upstream import TRACKED, Key, Settings, Upstream, set_role, startup_parameters, take_role
+from proxy.pool.upstream import TRACKED, Key, Settings, Upstream, set_role
 
 log = logging.getLogger(__name__)
-MAX_REMEMBERED = 1000         # startup parameters, and wishes, of clients
+CLEAR_FOR = 6.0              # seconds; DROP DATABASE waits five for others to leave (CountOtherDBBackends in procarray.c)
 TEMPLATES = frozenset({"template0", "template1"})
 
 
@@ -49,7 +48,10 @@ class Place:
 
     waiter: Waiter
     since: float
-    gone: bool = False
+    pool: Pool
+    gone: bool = False            # from the queue
+    settled: bool = False         # granted or failed: the waiter has its answer
+    left: bool = False            # the client went away
 
 
 @dataclass(slots=True)
@@ -61,9 +63,10 @@ class Counters:
     rollbacks: int = 0
 
 
-class Pool:
+class Pool(Dialling):
     def __init__(self, target: Target, settings: PoolSettings, upstream: UpstreamSettings,
                  ensure: Callable[[Target], Awaitable[None]], forget: Callable[[Target], None], reach: Reach) -> None:
+        super().__init__()
         assert target.server is not None
         assert target.credential is not None
         self.target = target
@@ -80,21 +83,20 @@ class Pool:
         self.idle_count = 0
         self.busy: set[Upstream] = set()
         self.resting: set[Upstream] = set()           # chores, or a cancel in flight
-        self.coming = 0
         self.queue: deque[Place] = deque()
-        self.waiting = 0
-        self.retired = False
-        self.full = False                             # the server would not have more of us
         self.successor: Pool | None = None            # of a retired pool: where its clients go for their next lease
         self.counters = Counters()
-        self.failure: tuple[float, Key, ProxyError] | None = None     # a refusal, remembered for those who ask alike
         self.outage = Outage()
-        self._later: asyncio.TimerHandle | None = None                # the next dial while the server is away or full
-        self.up: bool | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self.welcomes: dict[tuple[Key, Settings | None], tuple[dict[str, str], Settings]] = {}
         self.baselines: dict[Key, Settings] = {}      # what a fresh login reports
         self.used_at = self.clock()
+        # An idle connection to a template would be in the way of every CREATE DATABASE.
+        self.clear_until = 0.0
+        self.unpooled = target.database in TEMPLATES
+
+    def _pool(self) -> Pool:
+        return self
 
     def __str__(self) -> str:
         return f"{self.target.plugin}@{self.target}"
@@ -120,7 +122,7 @@ class Pool:
         wanted = waiter.settings
         if wanted is not None and wanted is not upstream.settings and wanted != upstream.settings:
             return None
-        if self.now - upstream.idle_since > self.settings.check_delay:
+        if self.now - upstream.idle_since >= self.settings.check_delay:
             return None
         stack.pop()
         self.idle_count -= 1
@@ -130,10 +132,10 @@ class Pool:
     def request(self, waiter: Waiter) -> Place:
         """Queue up; `waiter.granted` or `waiter.failed` is called, possibly before this returns."""
         now = self.used_at = self.clock()
-        place = Place(waiter, now)
+        place = Place(waiter, now, self)
         known = self._known_fault(waiter.key, now) if self.failure is not None or self.outage.until else None
         if known is not None:
-            place.gone = True
+            place.gone = place.settled = True
             waiter.failed(known)
             return place
         self.queue.append(place)
@@ -153,10 +155,17 @@ class Pool:
         return self.outage.cached(now)
 
     def withdraw(self, place: Place) -> None:
-        """The client went away while it waited."""
+        """The client went away while it waited, or is told why it waits no longer."""
+        place.left = True
         if not place.gone:
             place.gone = True
             self.waiting -= 1
+
+    def _fail(self, place: Place, fault: ProxyError) -> None:
+        self.withdraw(place)
+        if not place.settled:
+            place.settled = True
+            place.waiter.failed(fault)
 
     def _too_late(self) -> None:
         self._alarm = None
@@ -169,8 +178,7 @@ class Pool:
                 return
             self.queue.popleft()
             if not place.gone:
-                self.withdraw(place)
-                place.waiter.failed(QueryWaitTimeout(
+                self._fail(place, QueryWaitTimeout(
                     "query_wait_timeout",
                     detail=f"No connection to {self.target.database} became free within {limit:g} s.",
                     hint="Raise switchboard.pool.size for this plugin, or look for clients that keep transactions open."))
@@ -224,7 +232,7 @@ class Pool:
         wanted = waiter.settings
         if wanted is not None and wanted != upstream.settings:
             statements += _adapt(upstream.settings, wanted)
-        elif self.clock() - upstream.idle_since > self.settings.check_delay:
+        elif self.clock() - upstream.idle_since >= self.settings.check_delay:
             statements.append("")
         if not statements:
             self._grant(upstream, place)
@@ -236,112 +244,25 @@ class Pool:
             if ok:
                 self._grant(upstream, place)
                 return
-            if upstream.refusal is not None and statements != [""]:
-                self.counters.closed += 1
-                waiter.failed(upstream.refusal)
-                self.wake()
-                return
-            # Broken while it was idle: the waiter keeps its turn and does not notice.
             self.counters.closed += 1
-            place.gone = False
-            self.queue.appendleft(place)
-            self.waiting += 1
+            if upstream.refusal is not None and statements != [""]:
+                self._fail(place, upstream.refusal)
+            elif not place.left:
+                # Broken while it was idle: the waiter keeps its turn and does not notice.
+                place.gone = False
+                self.queue.appendleft(place)
+                self.waiting += 1
             self.wake()
 
-        upstream.run(statements, ready)
+        upstream.run(statements, ready, self.dialling.connect_timeout)
 
     def _grant(self, upstream: Upstream, place: Place) -> None:
-        self.busy.add(upstream)
-        place.waiter.granted(upstream)
-
-    # -- dialling -----------------------------------------------------------------------------------------
-
-    def _dial(self, key: Key) -> None:
-        self.coming += 1
-        keep(self._connect(key), name=f"dial {self.target.plugin}")
-
-    async def _connect(self, key: Key) -> None:
-        target = self.target
-        assert target.credential is not None
-        reached = None
-        try:
-            began = self.clock()
-            reached = await self._dial_existing(target.credential, startup_parameters(target, key))
-            if target.role:
-                async with asyncio.timeout(self.dialling.connect_timeout or None):
-                    await take_role(reached.sock, target.role)
-        except BaseException as error:
-            self.coming -= 1
-            if reached is not None:
-                reached.sock.close()
-            fault = error if isinstance(error, ProxyError) else UpstreamFault(
-                "connecting to the server took too long" if isinstance(error, TimeoutError)
-                else f"cannot connect to the server: {type(error).__name__}")
-            self._dial_failed(key, fault)
-            if not isinstance(error, (ProxyError, OSError, EOFError)):
-                raise
-            return
-        self.coming -= 1
-        now = self.clock()
-        self.counters.connect_time.observe(now - began)
-        self.up, self.failure = True, None
-        self.outage.over()
-        upstream = Upstream(self, reached, key, now)
-        if len(self.baselines) >= MAX_REMEMBERED:
-            self.baselines.clear()                    # clients make keys; what is needed is learnt again
-            self.welcomes.clear()
-        self.baselines[key] = upstream.settings
-        if self.full and self._later is None:
-            self._later = self.loop.call_later(self.dialling.retry_delay, self._try_again)
-        if self.retired and not self.waiting:
-            upstream.close()
-        else:
+        if place.left:
             self._shelve(upstream)
-
-    async def _dial_existing(self, who: Credential, parameters: dict[str, str]) -> Reached:
-        """Provision if need be and log in; a database dropped behind our back is looked for once more."""
-        await self.ensure(self.target)
-        try:
-            return await self.reach.connect(self.server, who, parameters, self.dialling)
-        except UpstreamRefused as fault:
-            if fault.sqlstate != "3D000":
-                raise
-        self.forget(self.target)
-        await self.ensure(self.target)
-        return await self.reach.connect(self.server, who, parameters, self.dialling)
-
-    def _dial_failed(self, key: Key, fault: ProxyError) -> None:
-        self.counters.connect_failures += 1
-        if fault.sqlstate == "3D000":
-            self.forget(self.target)          # dropped behind our back: look again next time
-        full = fault.sqlstate.startswith("53")
-        self.full = full and self.open + self.coming > 0      # then as many as there are must do for a while
-        if self.coming and (full or away(fault)):
-            return                            # one of us is finding out, and will tell
-        now, delay = self.clock(), self.dialling.retry_delay
-        log.warning("cannot connect to upstream", extra={"fields": {
-            "plugin": self.target.plugin, "server": str(self.server), "sqlstate": fault.sqlstate, "error": fault.message}})
-        if not self.open:
-            self.up = False
-            self.outage.was_up |= self.reach.has_answered(self.server)       # to another plugin's pool
-            hold = self.outage.failed(fault, now, hold=self.dialling.hold_timeout, delay=delay) is Hold.HOLD
-            if not hold and not away(fault):
-                self.failure = (now + delay, key, fault)
-        else:
-            hold = keeps_waiting(fault.sqlstate, alive=self.open)
-        if hold:
-            if self._later is None:
-                self._later = self.loop.call_later(delay, self._try_again)
             return
-        for place in [place for place in self.queue if not place.gone and (place.waiter.key == key or away(fault))]:
-            self.withdraw(place)
-            place.waiter.failed(fault)
-        self.wake()
-
-    def _try_again(self) -> None:
-        self._later = None
-        self.full = False
-        self.wake()
+        self.busy.add(upstream)
+        place.settled = True
+        place.waiter.granted(upstream)
 
     # -- coming back --------------------------------------------------------------------------------------
 
@@ -370,7 +291,7 @@ class Pool:
             return False
         self.queue.popleft()
         self.waiting -= 1
-        place.gone = True
+        place.gone = place.settled = True
         waiter.granted(upstream)
         return True
 
@@ -411,7 +332,8 @@ class Pool:
 
     def _shelve(self, upstream: Upstream) -> None:
         now = upstream.idle_since = self.now
-        if (upstream.expires and now > upstream.expires) or (self.retired and not self.waiting):
+        if (upstream.expires and now > upstream.expires) or (
+                not self.waiting and (self.retired or self.unpooled or now < self.clear_until)):
             upstream.close()
             self.counters.closed += 1
             self.wake()
@@ -457,21 +379,37 @@ class Pool:
             bored = settings.idle_timeout and now - upstream.idle_since > settings.idle_timeout
             if old or (bored and self.open > settings.min_size) or self.reach.moved(upstream.route):
                 self.drop(upstream)
-        if not self.retired and self.up:
+        if not (self.retired or self.full or self.unpooled or self._later is not None or now < self.clear_until) and self.up:
             for _ in range(settings.min_size - self.open - self.coming):
                 self._dial(frozenset())
         if self.queue:
             self.wake()
 
     def clear(self) -> None:
-        """Close everything idle, so that nothing of ours is in the database's way."""
+        """Close everything idle, so that nothing of ours is in the database's way, and what becomes idle in the next moments."""
+        self.clear_until = self.clock() + CLEAR_FOR
         for upstream in [upstream for stack in self.idle.values() for upstream in stack]:
             self.drop(upstream)
 
     def retire(self, successor: Pool | None = None) -> None:
-        """A newer configuration has another pool for this plugin: nothing comes back here."""
+        """A newer configuration has another pool for this plugin: nothing comes back here, and who waits waits there."""
         self.retired, self.successor = True, successor
         self.clear()
+        if successor is not None:
+            waiting = [place for place in self.queue if not place.gone]
+            self.queue.clear()
+            self.waiting -= len(waiting)
+            successor.adopt(waiting)
+
+    def adopt(self, places: Sequence[Place]) -> None:
+        """Waiters of the pool before this one, in their order."""
+        for place in places:
+            place.pool = self
+        self.queue.extend(places)
+        self.waiting += len(places)
+        if places and self._alarm is None and self.settings.query_wait_timeout:
+            self._alarm = self.loop.call_later(0, self._too_late)
+        self.wake()
 
 
 def _adapt(has: Settings, wanted: Settings) -> list[str]:

@@ -21,6 +21,7 @@ from psycopg import sql
 from proxy.config.settings import Settings
 from proxy.config.target import Credential, Engine, Target
 from proxy.errors import NotSupported, ProxyError, UnknownDatabase, UpstreamFault, UpstreamRefused
+from proxy.net.tasks import keep
 from proxy.pool.administer import administer
 from proxy.pool.tally import Histogram
 from proxy.tokens.mint import Mint
@@ -51,7 +52,7 @@ class Provision:
             return
         flight = self._flights.get(place)
         if flight is None:
-            flight = self._flights[place] = asyncio.get_running_loop().create_task(self._ensure(target))
+            flight = self._flights[place] = keep(self._ensure(target), name=f"provision {target.plugin}")
             flight.add_done_callback(lambda _: self._flights.pop(place, None))
         await asyncio.shield(flight)
 
@@ -102,8 +103,9 @@ class Provision:
         """CREATE DATABASE asked for by a client: an existing one is an error (42P04), as it is in PostgreSQL."""
         if not self.settings.provisioning.enabled:
             raise NotSupported("provisioning is switched off", hint="See switchboard.provisioning.enabled.")
-        if await self.exists(target) or not await self._create_database(target):
-            raise UpstreamRefused({"S": "ERROR", "C": "42P04", "M": f'database "{target.database}" already exists'})
+        async with self._in_time(target):
+            if await self.exists(target) or not await self._create_database(target):
+                raise UpstreamRefused({"S": "ERROR", "C": "42P04", "M": f'database "{target.database}" already exists'})
         self.outcomes[target.plugin, "created"] += 1
         self._known.discard(_place(target))
 
@@ -118,12 +120,21 @@ class Provision:
         """CREATE SCHEMA IF NOT EXISTS asked for by a client, in a database that is made if need be; was it us?"""
         if not self.settings.provisioning.enabled:
             raise NotSupported("provisioning is switched off", hint="See switchboard.provisioning.enabled.")
-        if not await self.exists(target):
-            await self._create_database(target)
-        if not await self._create_schema(target):
-            return False
+        async with self._in_time(target):
+            if not await self.exists(target):
+                await self._create_database(target)
+            if not await self._create_schema(target):
+                return False
         self.outcomes[target.plugin, "created"] += 1
         return True
+
+    @asynccontextmanager
+    async def _in_time(self, target: Target) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self.settings.provisioning.timeout or None):
+                yield
+        except TimeoutError:
+            raise UpstreamFault(f'provisioning of database "{target.database}" took too long') from None
 
     async def _create_database(self, target: Target) -> bool:
         """True if it was us."""
@@ -166,7 +177,9 @@ class Provision:
             if fault.sqlstate in EXISTS:
                 return False
             if fault.sqlstate == "42501":
-                fault.fields["H"] = (f'As an administrator: GRANT CREATE ON DATABASE "{target.database}" TO "{who.user}";')
+                remedy = _membership(fault, who, owner) or (
+                    f"GRANT CREATE ON DATABASE {_quoted(target.database)} TO {_quoted(who.user)};")
+                fault.fields["H"] = f"As an administrator: {remedy}"
             raise
 
     @asynccontextmanager
@@ -223,12 +236,19 @@ def _fault(error: psycopg.Error, target: Target, who: Credential) -> ProxyError:
     return fault
 
 
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _membership(fault: UpstreamRefused, who: Credential, owner: str | None) -> str | None:
+    """The right that is missing is to make things for another role."""
+    asked = "must be able to SET ROLE" in fault.message or "must be member of role" in fault.message
+    return f"GRANT {_quoted(owner)} TO {_quoted(who.user)};" if owner is not None and asked else None
+
+
 def _with_remedy(fault: UpstreamRefused, who: Credential, owner: str | None, target: Target) -> UpstreamRefused:
     if fault.sqlstate == "42501":
-        if owner is not None and ("must be able to SET ROLE" in fault.message or "must be member of role" in fault.message):
-            remedy = f'GRANT "{owner}" TO "{who.user}";'
-        else:
-            remedy = f'ALTER ROLE "{who.user}" CREATEDB;'
+        remedy = _membership(fault, who, owner) or f"ALTER ROLE {_quoted(who.user)} CREATEDB;"
         fault.fields["D"] = f'Database "{target.database}" is missing and user "{who.user}" may not create it.'
         fault.fields["H"] = (f"As an administrator: {remedy} Or create the database yourself, or set "
                              "switchboard.provisioning.credentials.")

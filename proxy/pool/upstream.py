@@ -74,7 +74,7 @@ else:
 
 
 class Upstream(Ear):
-    __slots__ = ("__weakref__", "_answers", "_chore_left", "_then", "backlog", "born", "broken", "cancels", "dirty",
+    __slots__ = ("__weakref__", "_answers", "_chore_left", "_late", "_then", "backlog", "born", "broken", "cancels", "dirty",
                  "expires", "fd", "fresh", "idle_since", "key", "loop", "parameters", "pid", "pool", "reading", "recv_into", "refusal",
                  "route", "secret", "send", "settings", "shown", "sock", "tls")
 
@@ -107,6 +107,7 @@ class Upstream(Ear):
         self._then: Callable[[bool], None] | None = None
         self._chore_left = 0
         self._answers = bytearray()
+        self._late: asyncio.TimerHandle | None = None
         self.resume()
 
     def resume(self) -> None:
@@ -154,9 +155,12 @@ class Upstream(Ear):
 
     # -- chores -------------------------------------------------------------------------------------------
 
-    def run(self, statements: Sequence[str], then: Callable[[bool], None]) -> None:
-        """Run statements of ours, one ReadyForQuery each; `then(ok)` when all have been answered."""
+    def run(self, statements: Sequence[str], then: Callable[[bool], None], deadline: float = 0.0) -> None:
+        """Run statements of ours, one ReadyForQuery each; `then(ok)` when all have been answered, or after `deadline`
+        seconds (0: none) with not ok: a dead peer on a half-dead network says nothing."""
         self._then, self._chore_left = then, len(statements)
+        if deadline:
+            self._late = self.loop.call_later(deadline, self._lost)
         data = b"".join(map(messages.query, statements))
         try:
             sent = self.send(data)
@@ -212,6 +216,9 @@ class Upstream(Ear):
 
     def _chore_done(self, ok: bool) -> None:
         then, self._then = self._then, None
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
         if not ok:
             self.close()
         if then is not None:

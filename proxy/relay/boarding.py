@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from proxy.errors import ProxyError
-from proxy.pool.pool import MAX_REMEMBERED, Pool
+from proxy.pool.dialling import MAX_REMEMBERED
+from proxy.pool.pool import Pool
 from proxy.pool.upstream import TRACKED, Key, Settings, Upstream, intern
 from proxy.relay.pump import Pump
 

@@ -274,16 +274,17 @@ class Relay(Boarding):
         while self.pool.successor is not None:
             self.pool = self.pool.successor    # a reload has put another in its place
         place = self.pool.request(self)
-        if not place.gone:
+        if not place.settled:
             self.place = place
 
     def _withdraw(self) -> None:
         if self.place is not None:
-            self.pool.withdraw(self.place)
+            self.place.pool.withdraw(self.place)
             self.place = None
 
     def granted(self, upstream: Upstream) -> None:
-        """The pool's answer, good news."""
+        """The pool's answer, good news; a reload may have put another pool in the place of the one that was asked."""
+        self.pool = upstream.pool
         if self.place is not None:
             self.tally.wait_time.observe(self.pool.clock() - self.place.since)
         else:

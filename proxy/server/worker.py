@@ -11,6 +11,7 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import signal
 import socket
 import stat
@@ -58,6 +59,9 @@ SPARE = 100                 # sockets beyond max_clients that are listened to: o
 MAX_ROUTES = 1000
 MAX_UNLISTED = 200          # plugins in use that the configuration does not name; a big Backstage has some fifty
 OUT_OF_FILES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+_ABOUT_DATABASES = re.compile(rb"\b(?:create|drop|alter)(?:\s|/\*.*?\*/|--[^\n]*\n)+database\b", re.IGNORECASE | re.DOTALL)
 
 
 class Worker:
@@ -287,8 +291,7 @@ class Worker:
 
     def concerns_databases(self, pool: Pool, statement: bytes) -> None:
         """A client is about to CREATE, DROP or ALTER a database: our idle connections must not be in its way."""
-        text = statement.lower()
-        if not any(word in text for word in (b"create", b"drop", b"alter")):
+        if _ABOUT_DATABASES.search(statement) is None:
             return
         for other in self.all_pools():
             if other.server == pool.server and other is not pool:

@@ -1,0 +1,154 @@
+"""A pool's dials: several at once, each for the first who waits and has none coming.
+
+What fails is told to those who wait, unless there is hope: others on their way, a server that is restarting, a full one of
+which some connections are ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from proxy.config.settings import Pool as PoolSettings
+from proxy.config.settings import Upstream as UpstreamSettings
+from proxy.config.target import Credential, Server, Target
+from proxy.errors import ProxyError, UpstreamFault, UpstreamRefused
+from proxy.net.tasks import keep
+from proxy.pool.outage import Do as Hold
+from proxy.pool.outage import Outage, away
+from proxy.pool.plan import keeps_waiting
+from proxy.pool.reach import Reach, Reached
+from proxy.pool.upstream import Key, Settings, Upstream, startup_parameters, take_role
+
+if TYPE_CHECKING:
+    from collections import deque
+
+    from proxy.pool.pool import Counters, Place, Pool
+
+log = logging.getLogger(__name__)
+MAX_REMEMBERED = 1000         # startup parameters, and wishes, of clients
+
+
+class Dialling:
+    """The half of a Pool that makes connections."""
+
+    if TYPE_CHECKING:
+        target: Target
+        server: Server
+        settings: PoolSettings
+        dialling: UpstreamSettings
+        ensure: Callable[[Target], Awaitable[None]]
+        forget: Callable[[Target], None]
+        reach: Reach
+        loop: asyncio.AbstractEventLoop
+        clock: Callable[[], float]
+        queue: deque[Place]
+        counters: Counters
+        outage: Outage
+        baselines: dict[Key, Settings]
+        welcomes: dict[tuple[Key, Settings | None], tuple[dict[str, str], Settings]]
+
+        @property
+        def open(self) -> int: ...
+        def _pool(self) -> Pool: ...
+        def _shelve(self, upstream: Upstream) -> None: ...
+        def wake(self) -> None: ...
+        def _fail(self, place: Place, fault: ProxyError) -> None: ...
+
+    def __init__(self) -> None:
+        self.coming = self.waiting = 0
+        self.retired = False
+        self.full = False                             # the server would not have more of us
+        self.up: bool | None = None
+        self.failure: tuple[float, Key, ProxyError] | None = None
+        self._later: asyncio.TimerHandle | None = None                # the next dial while the server is away or full
+
+    def _dial(self, key: Key) -> None:
+        self.coming += 1
+        keep(self._connect(key), name=f"dial {self.target.plugin}")
+
+    async def _connect(self, key: Key) -> None:
+        target = self.target
+        assert target.credential is not None
+        reached = None
+        try:
+            began = self.clock()
+            reached = await self._dial_existing(target.credential, startup_parameters(target, key))
+            if target.role:
+                async with asyncio.timeout(self.dialling.connect_timeout or None):
+                    await take_role(reached.sock, target.role)
+        except BaseException as error:
+            self.coming -= 1
+            if reached is not None:
+                reached.sock.close()
+            if isinstance(error, asyncio.CancelledError):
+                raise                             # we are stopping: nobody waits for another one
+            fault = error if isinstance(error, ProxyError) else UpstreamFault(
+                "connecting to the server took too long" if isinstance(error, TimeoutError)
+                else f"cannot connect to the server: {type(error).__name__}")
+            self._dial_failed(key, fault)
+            if not isinstance(error, (ProxyError, OSError, EOFError)):
+                raise
+            return
+        self.coming -= 1
+        now = self.clock()
+        self.counters.connect_time.observe(now - began)
+        self.up, self.failure = True, None
+        self.outage.over()
+        upstream = Upstream(self._pool(), reached, key, now)
+        if len(self.baselines) >= MAX_REMEMBERED:
+            self.baselines.clear()                    # clients make keys; what is needed is learnt again
+            self.welcomes.clear()
+        self.baselines[key] = upstream.settings
+        if self.full and self._later is None:
+            self._later = self.loop.call_later(self.dialling.retry_delay, self._try_again)
+        if self.retired and not self.waiting:
+            upstream.close()
+        else:
+            self._shelve(upstream)
+
+    async def _dial_existing(self, who: Credential, parameters: dict[str, str]) -> Reached:
+        """Provision if need be and log in; a database dropped behind our back is looked for once more."""
+        await self.ensure(self.target)
+        try:
+            return await self.reach.connect(self.server, who, parameters, self.dialling)
+        except UpstreamRefused as fault:
+            if fault.sqlstate != "3D000":
+                raise
+        self.forget(self.target)
+        await self.ensure(self.target)
+        return await self.reach.connect(self.server, who, parameters, self.dialling)
+
+    def _dial_failed(self, key: Key, fault: ProxyError) -> None:
+        self.counters.connect_failures += 1
+        if fault.sqlstate == "3D000":
+            self.forget(self.target)          # dropped behind our back: look again next time
+        full = fault.sqlstate.startswith("53")
+        self.full = full and self.open + self.coming > 0      # then as many as there are must do for a while
+        if self.coming and (full or away(fault)):
+            return                            # one of us is finding out, and will tell
+        now, delay = self.clock(), self.dialling.retry_delay
+        log.warning("cannot connect to upstream", extra={"fields": {
+            "plugin": self.target.plugin, "server": str(self.server), "sqlstate": fault.sqlstate, "error": fault.message}})
+        if not self.open:
+            self.up = False
+            self.outage.was_up |= self.reach.has_answered(self.server)       # to another plugin's pool
+            hold = self.outage.failed(fault, now, hold=self.dialling.hold_timeout, delay=delay) is Hold.HOLD
+            if not hold and not away(fault):
+                self.failure = (now + delay, key, fault)
+        else:
+            hold = keeps_waiting(fault.sqlstate, alive=self.open)
+        if hold:
+            if self._later is None:
+                self._later = self.loop.call_later(delay, self._try_again)
+            return
+        for place in [place for place in self.queue if not place.gone and (place.waiter.key == key or away(fault))]:
+            self._fail(place, fault)
+        self.wake()
+
+    def _try_again(self) -> None:
+        self._later = None
+        self.full = False
+        self.wake()
