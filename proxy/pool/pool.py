@@ -19,6 +19,7 @@ from proxy.config.settings import Pool as PoolSettings
 from proxy.config.settings import Upstream as UpstreamSettings
 from proxy.config.target import Server, Target
 from proxy.errors import ProxyError, QueryWaitTimeout
+from proxy.net.ends import LAST_WORDS, ended
 from proxy.pool.dialling import Dialling
 from proxy.pool.outage import Outage
 from proxy.pool.plan import Census, Do, plan
@@ -379,11 +380,22 @@ class Pool(Dialling):
             bored = settings.idle_timeout and now - upstream.idle_since > settings.idle_timeout
             if old or (bored and self.open > settings.min_size) or self.reach.moved(upstream.route):
                 self.drop(upstream)
+        self._look_for_ends()
         if not (self.retired or self.full or self.unpooled or self._later is not None or now < self.clear_until) and self.up:
             for _ in range(settings.min_size - self.open - self.coming):
                 self._dial(frozenset())
         if self.queue:
             self.wake()
+
+    def _look_for_ends(self) -> None:
+        """Nobody waits for ever for a server that was reset behind its last words (net/ends)."""
+        ridden = {upstream.fd: upstream for upstream in (*self.busy, *self.resting) if upstream.reading}
+        for fd in ended(ridden) if ridden else ():
+            upstream = ridden[fd]
+            for _ in range(LAST_WORDS):
+                if upstream.broken or not upstream.reading:
+                    break
+                upstream.on_readable()
 
     def clear(self) -> None:
         """Close everything idle, so that nothing of ours is in the database's way, and what becomes idle in the next moments."""

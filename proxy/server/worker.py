@@ -29,6 +29,7 @@ from proxy.config.settings import User
 from proxy.config.target import Target
 from proxy.errors import ConfigProblems, OperatorFault, ProxyError, Shutdown, TooManyConnections
 from proxy.net.deadline import Deadline
+from proxy.net.ends import LAST_WORDS, ended
 from proxy.net.tasks import keep
 from proxy.net.tls import not_after, not_after_text, server_context
 from proxy.pool.dedicated import Dedicated
@@ -354,6 +355,7 @@ class Worker:
             for pool in self.all_pools():
                 pool.sweep(now)
             self.quota.sweep(now)
+            self._look_for_ends()
             if watchdog is not None:
                 systemd.notify(WATCHDOG="1")
             try:
@@ -361,6 +363,16 @@ class Worker:
                     await self._stop.wait()
             except TimeoutError:
                 continue
+
+    def _look_for_ends(self) -> None:
+        """A client that was reset behind what it sent last holds no lease for ever (net/ends)."""
+        riding = {client.relay.fd: client.relay for client in self.clients if client.relay is not None and client.relay.reading}
+        for fd in ended(riding) if riding else ():
+            relay = riding[fd]
+            for _ in range(LAST_WORDS):
+                if not relay.reading:
+                    break
+                relay.client_event()
 
     def reload(self) -> None:
         """SIGHUP: read the configuration again; a broken one changes nothing."""
