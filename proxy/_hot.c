@@ -348,6 +348,11 @@ static int walk_client(Link *self, const uint8_t *buf, int64_t n) {
 static int ready(Link *self, uint8_t status) {
     Tally *tally = self->tally;
     while (owes(self) && is_mark(self->owed[self->owed_at++])) continue;
+    if (owes(self) && !self->open) { /* marks alone came late, for a COPY that had failed */
+        uint32_t at = self->owed_at;
+        while (at < self->owed_end && is_mark(self->owed[at])) at++;
+        if (at == self->owed_end) self->owed_at = at;
+    }
     if (!owes(self)) self->owed_at = self->owed_end = 0;
     double t = now();
     tally->queries++;
@@ -367,7 +372,10 @@ static int ready(Link *self, uint8_t status) {
 /* Strike off the Syncs that this COPY eats: those between its own request and the mark of its end. */
 static void copy_in(Link *self) {
     uint8_t first = 0;
-    while (owes(self) && is_mark(self->owed[self->owed_at])) self->owed_at++;
+    if (owes(self) && is_mark(self->owed[self->owed_at])) {
+        self->owed_at++; /* sent whole, without a Sync before its data */
+        return;
+    }
     if (owes(self) && self->owed[self->owed_at] != 'S') first = self->owed[self->owed_at++];
     while (owes(self) && self->owed[self->owed_at] == 'S') self->owed_at++;
     if (owes(self) && is_mark(self->owed[self->owed_at])) self->owed_at++;

@@ -94,6 +94,40 @@ def test_copy_sent_whole_before_the_server_speaks() -> None:
     assert upstream(rides, READY) & IDLE
 
 
+def test_a_copy_whose_data_needs_no_sync_eats_none() -> None:
+    """Two Syncs behind it are two answers: a lease that went back after the first would take the second along."""
+    rides = link()
+    client(rides, parse("copy t from stdin") + BIND + EXECUTE + message(b"d", b"1\n") + message(b"c") + SYNC
+           + parse("select 1") + BIND + EXECUTE + SYNC)
+    upstream(rides, COPY_IN)
+    assert not rides.copying
+    assert not upstream(rides, READY) & IDLE
+    assert upstream(rides, READY) & IDLE
+
+
+def test_behind_a_copy_that_failed_the_server_waits_for_a_sync() -> None:
+    rides = link()
+    client(rides, parse("copy t from stdin") + BIND + EXECUTE + SYNC)
+    upstream(rides, COPY_IN)
+    client(rides, message(b"d", b"x\n"))
+    upstream(rides, fields(b"E", {"S": "ERROR", "C": "22P02", "M": "bad"}))
+    client(rides, message(b"d", b"late\n"))
+    assert not rides.settled
+    client(rides, message(b"c") + SYNC)
+    assert upstream(rides, READY) & IDLE
+
+
+def test_a_late_end_of_a_copy_is_forgotten() -> None:
+    rides = link()
+    client(rides, query("begin"))
+    upstream(rides, ready_for_query(b"T"))
+    client(rides, message(b"c") + query("copy t from stdin"))
+    upstream(rides, COPY_IN)
+    client(rides, message(b"c"))
+    assert upstream(rides, READY) & IDLE
+    assert not rides.owed
+
+
 def test_simple_copy_that_fails() -> None:
     rides = link()
     client(rides, query("copy t from stdin"))

@@ -65,6 +65,8 @@ class Rules:
         dirty: bool
         fatal: bool
         copying: bool
+        open: bool
+        owed: deque[int]
         pinned: str | None
         statement: bytes | None
         reported: list[tuple[str, str]] | None
@@ -98,8 +100,12 @@ class Rules:
         self.tally.errors[state if state.isalnum() and len(state) == 2 else "XX"] += 1
         if body.startswith((b"SFATAL\0", b"SPANIC\0")) or b"\0VFATAL\0" in body or b"\0VPANIC\0" in body:
             self.fatal = True
-        # PG manual, "Extended Query": after an ErrorResponse the server discards until Sync; a copy is over.
-        self.copying = False
+        # PG manual, "Extended Query": after an ErrorResponse the server discards until Sync; a copy is over, and where it
+        # ate the Sync that was sent ahead, the one that ends the discarding is still to come.
+        if self.copying:
+            self.copying = False
+            if not self.owed:
+                self.open = True
 
     def _reported(self, body: bytes) -> None:
         if self.reported is None:
@@ -273,6 +279,8 @@ class PureLink(Rules):
         owed, tally = self.owed, self.tally
         while owed and owed.popleft() in COPY_MARKS:
             continue
+        if owed and not self.open and COPY_MARKS.issuperset(owed):
+            owed.clear()                      # they came late, for a COPY that had failed
         now = perf_counter()
         took = now - self.since
         tally.queries += 1
@@ -299,8 +307,9 @@ class PureLink(Rules):
         """Strike off the Syncs that this COPY eats: those between its own request and the mark of its end."""
         kept: deque[int] = deque()
         owed = self.owed
-        while owed and owed[0] in COPY_MARKS:
-            owed.popleft()
+        if owed and owed[0] in COPY_MARKS:
+            owed.popleft()                    # sent whole, without a Sync before its data
+            return
         if owed and owed[0] != S:
             kept.append(owed.popleft())       # a simple Query: its own ReadyForQuery is still to come
         while owed and owed[0] == S:
