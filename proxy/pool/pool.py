@@ -429,7 +429,9 @@ def _adapt(has: Settings, wanted: Settings) -> list[str]:
     sets = []
     for name, old, new in zip(TRACKED, has, wanted, strict=True):
         if new is not None and new != old:
-            # search_path is reported quoted already (GUC_LIST_QUOTE): quoting it again would make it one name.
-            value = (new or "''") if name == "search_path" else "'" + new.replace("'", "''") + "'"
-            sets.append(f"SET {name} TO {value}")
+            literal = "E'" + new.replace("\\", "\\\\").replace("'", "''") + "'"
+            # search_path is a list, quoted already where it must be: as one text, SET would make it one name, and as
+            # words it would refuse the empty one.
+            sets.append(f"SELECT pg_catalog.set_config('search_path', {literal}, false)" if name == "search_path"
+                        else f"SET {name} TO {literal}")
     return ["; ".join(sets)] if sets else []

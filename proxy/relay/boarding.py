@@ -65,6 +65,8 @@ class Boarding(Pump):
         return self._told(wants, base) if base is not None else None
 
     def _told(self, wants: Mapping[str, str], base: Settings) -> dict[str, str] | None:
+        if "DateStyle" in wants:
+            wants = {**wants, "DateStyle": _whole_date_style(wants["DateStyle"], base[TRACKED.index("DateStyle")] or "")}
         self.settings = intern(tuple(map(wants.get, TRACKED, base)))
         known = self.pool.welcomes.get((self.key, self.settings))
         if known is None:
@@ -94,3 +96,16 @@ class Boarding(Pump):
         upstream = self._dismount()
         if upstream is not None:
             self.pool.give_back(upstream)
+
+
+def _whole_date_style(wish: str, base: str) -> str:
+    """DateStyle is a style and an order: what a wish leaves out is the server's own, not that of the last client."""
+    words = wish.lower().replace(" ", "").split(",")
+    style, _, order = base.partition(", ")
+    if not order or any(word.startswith(("german", "default")) for word in words):
+        return wish                            # those name both
+    if not any(word.startswith(("iso", "sql", "postgres")) for word in words):
+        return f"{style}, {wish}"
+    if not any(word.startswith(("ymd", "dmy", "mdy", "us", "euro", "noneuro")) for word in words):
+        return f"{wish}, {order}"
+    return wish

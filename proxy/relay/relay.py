@@ -152,7 +152,10 @@ class Relay(Boarding):
 
     def _client_outcome(self, outcome: int) -> None:
         if outcome & AWAY:
-            self._without_upstream(self.got)
+            try:
+                self._without_upstream(self.got)
+            except ProxyError as fault:
+                self._client_fault(fault)
         elif outcome & SETTLE:
             self._maybe_release()
         elif outcome & (TERMINATE | THINK):
@@ -177,9 +180,19 @@ class Relay(Boarding):
             self._upstream_broken()
             return
         if outcome & TERMINATE:
-            self.finish("client said goodbye")
+            self._leave()
         elif after & SETTLE:
             self._maybe_release()
+
+    def _leave(self) -> None:
+        """A goodbye.  Behind unanswered requests: PostgreSQL runs them and answers before it goes."""
+        if not self.owed or self.copying:
+            self.finish("client said goodbye")
+            return
+        self.pause()
+        self.leaving = self.draining = True
+        if hot is not None:
+            self.swift = False                 # each event asks whether it was the last
 
     def _push_rest(self) -> None:
         """The upstream is slow: keep the rest, read no more from the client until it has gone."""
@@ -195,7 +208,8 @@ class Relay(Boarding):
 
     def on_upstream_writable(self) -> None:
         """The upstream took what it would not take before."""
-        self.resume()
+        if not self.leaving:
+            self.resume()
 
     def _think(self) -> None:
         statement, self.statement = self.statement, None
@@ -232,13 +246,10 @@ class Relay(Boarding):
         if flags & THINK:
             self._think()
         if flags & TERMINATE:
-            # A goodbye behind unanswered requests: PostgreSQL would run them, and nobody would hear the answer.
             self.held += data[:self.cut]
-            if not self.held:
-                self.finish("client said goodbye")
+            self._leave()
+            if not self.leaving:
                 return
-            self.pause()
-            self.leaving = self.draining = True
         else:
             self.held += data
         if self.place is not None:
@@ -311,7 +322,7 @@ class Relay(Boarding):
         self.up = upstream.sock
         self.up_fd = upstream.fd
         if hot is not None:
-            self.swift = not self.tls and not upstream.tls
+            self.swift = not (self.tls or upstream.tls or self.leaving)
         if self.backlog is not None:
             upstream.pause()                   # earlier answers first
         upstream.rider = self
@@ -380,6 +391,8 @@ class Relay(Boarding):
             return
         if outcome:
             self._upstream_outcome(outcome)
+        if self.leaving and not self._done.done() and (self.copying or not (self.owed or self.u_left or self.u_part)):
+            self.finish("client said goodbye")
         if upstream.tls and not upstream.broken and upstream.sock.pending():  # type: ignore[attr-defined]
             self.loop.call_soon(upstream.again)
 
