@@ -34,6 +34,14 @@ def proxy(request: pytest.FixtureRequest, base: dict[str, Any], tmp_path_factory
         yield running
 
 
+@pytest.fixture(scope="session", params=["session", "transaction"])
+def trusting(request: pytest.FixtureRequest, base: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """The daemon in each pool mode, for tests of single bytes: nobody is asked for a password."""
+    with daemon(tmp_path_factory.mktemp("trusting"), base, auth={"method": "trust"}, users={"backstage": {}},
+                pool={"mode": request.param}) as running:
+        yield running
+
+
 @pytest.fixture(scope="session")
 def metadata() -> Iterator[str]:
     """One for the whole run: google-auth reads its address once."""

@@ -179,3 +179,4 @@ def daemon(folder: Path, database: Mapping[str, Any], **settings: Any) -> Iterat
         running.stop()
     assert "internal error" not in running.log, running.log
     assert "background task" not in running.log, running.log
+    assert "Exception in callback" not in running.log, running.log

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Iterator
-from typing import Any
 
 import psycopg
 import pytest
@@ -13,14 +11,7 @@ import pytest
 from proxy.wire.messages import query
 from proxy.wire.startup import pack_cancel
 from tests.raw import Raw
-from tests.servers import Daemon, Postgres, daemon, until
-
-
-@pytest.fixture(scope="module", params=["session", "transaction"])
-def trusting(request: pytest.FixtureRequest, base: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    with daemon(tmp_path_factory.mktemp("daemon"), base, auth={"method": "trust"}, users={"backstage": {}},
-                pool={"mode": request.param}) as running:
-        yield running
+from tests.servers import Daemon, Postgres, until
 
 
 def asleep(postgres: Postgres, word: str) -> bool:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +124,26 @@ def test_a_walsender_talks_sql_too(proxy: Daemon) -> None:
         assert system.get_value(0, 3) == b"backstage_plugin_catalog"
 
 
+
+
+def test_a_login_that_fails_is_nobody_elses_trouble(publisher: Postgres, tmp_path: Path) -> None:
+    """The plugin's role may not replicate: the server says so, and everybody else goes on."""
+    publisher.sql("drop role if exists plain")
+    publisher.sql("create role plain login password 'plain' createdb")
+    database = {"client": "pg", "connection": {"host": "127.0.0.1", "port": publisher.port, "user": "plain", "password": "plain"}}
+    users = {"copier": {"password": "c0py", "replication": True}}
+    with daemon(tmp_path, database, users=users, pool={"mode": "transaction", "size": 1}) as running, \
+            running.connect("plain", "copier", "c0py", autocommit=False) as holder:
+        def ask() -> object:
+            with running.connect("plain", "copier", "c0py") as connection:
+                return connection.execute("select 1").fetchone()
+
+        holder.execute("select 1")
+        with ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(ask)
+            until(lambda: running.metric("switchboard_clients_waiting", plugin="plain") == 1, "who waits")
+            for word in ("true", "database"):
+                with pytest.raises(psycopg.OperationalError, match="permission denied to start WAL sender"):
+                    psycopg.connect(running.dsn("plain", "copier", "c0py", replication=word))
+            holder.commit()
+            assert waiting.result(60) == (1,)
