@@ -18,6 +18,7 @@ class Tap:
         self.port = int(self.listening.getsockname()[1])
         self.open = threading.Event()          # cleared: nothing passes towards the proxy
         self.open.set()
+        self.freeze_new = threading.Event()    # set: a new connection is taken, and nothing of it passes
         self.pairs: list[tuple[socket.socket, socket.socket]] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -27,6 +28,8 @@ class Tap:
                 client, _ = self.listening.accept()
                 server = socket.create_connection(("127.0.0.1", self.target))
                 self.pairs.append((client, server))
+                if self.freeze_new.is_set():
+                    continue
                 for source, sink, seen in ((client, server, self.sent), (server, client, self.heard)):
                     threading.Thread(target=self._pump, args=(source, sink, seen), daemon=True).start()
 
@@ -37,6 +40,8 @@ class Tap:
                     self.open.wait()
                 seen += data
                 sink.sendall(data)
+            if seen is self.heard:
+                self.open.wait()
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
 

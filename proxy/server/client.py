@@ -69,7 +69,8 @@ async def serve(worker: Worker, sock: socket.socket, client: Client) -> None:
     try:
         hello = await admit(worker, stream, client)
         if isinstance(hello, CancelRequest):
-            await worker.cancel(hello)
+            await worker.cancel(hello, client)
+            _read_away(stream, 1)
             return
         target = destination(worker, client, hello)
         login.end(task)
@@ -154,11 +155,18 @@ async def _last_words(stream: Stream, data: bytes) -> None:
             await stream.write(data)
         # What the client has sent meanwhile is read away: closing over it would reset the connection, and the client
         # might never see why.
-        for _ in range(64):
-            if not stream.sock.recv(16_384):
-                break
+        _read_away(stream, 64)
     except (OSError, TimeoutError, ProxyError):
         pass                                  # the client does not listen any more
+
+
+def _read_away(stream: Stream, times: int) -> None:
+    for _ in range(times):
+        try:
+            if not stream.sock.recv(16_384):
+                return
+        except OSError:
+            return
 
 
 async def _refuse(worker: Worker, stream: Stream, client: Client, fault: ProxyError) -> None:

@@ -62,7 +62,7 @@ class Throttle:
         """One more failure.  Returns for how many seconds its answer is to be held back."""
         if not self.failures or address is None:
             return 0.0
-        who = _who(address)
+        who = household(address)
         record = self._records.pop(who, None) or _Record(since=now)
         self._records[who] = record           # the youngest last
         if len(self._records) > MAX_ADDRESSES:
@@ -74,12 +74,12 @@ class Throttle:
 
     def hold(self, address: Address | None, change: int) -> None:
         """One more, or one less, late answer under way."""
-        if address is not None and (record := self._records.get(_who(address))) is not None:
+        if address is not None and (record := self._records.get(household(address))) is not None:
             record.held += change
 
     def crowded(self, address: Address | None) -> bool:
         """Are so many answers to this address held back that no more logins are begun?"""
-        record = self._records.get(_who(address)) if address is not None else None
+        record = self._records.get(household(address)) if address is not None else None
         return record is not None and record.held >= MAX_HELD
 
     def __bool__(self) -> bool:
@@ -87,6 +87,6 @@ class Throttle:
         return bool(self._records)
 
 
-def _who(address: Address) -> Hashable:
+def household(address: Address) -> Hashable:
     """A network of IPv6 is one household (RFC 6177)."""
     return ip_network((address, 64), strict=False) if isinstance(address, IPv6Address) else address

@@ -287,8 +287,8 @@ class Worker:
             found = self.tallies[key] = Tally(*key)
         return found
 
-    async def cancel(self, request: CancelRequest) -> None:
-        await self.keys.cancel(request.pid, request.secret, self.settings.upstream.connect_timeout)
+    async def cancel(self, request: CancelRequest, client: Client) -> None:
+        await self.keys.cancel(request.pid, request.secret, self.settings.upstream.connect_timeout, client.peer)
 
     def concerns_databases(self, pool: Pool, statement: bytes) -> None:
         """A client is about to CREATE, DROP or ALTER a database: our idle connections must not be in its way."""
