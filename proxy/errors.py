@@ -11,6 +11,7 @@
         TooManyConnections        53300  a limit of ours
         QueryWaitTimeout          53300  no upstream connection became free in time
         LoginTimeout              08006  the client did not finish its login in time
+        Overdue                   57014  a time limit of ours: query, transaction or idle; PostgreSQL's own states
       UpstreamFault               08006  the database went away, or talks nonsense
         UpstreamRefused           (its)  the database said no: its own SQLSTATE, message, detail and hint
       OperatorFault               F0000  the configuration cannot serve this
@@ -79,6 +80,14 @@ class QueryWaitTimeout(ClientFault):
 
 class LoginTimeout(ClientFault):
     sqlstate = "08006"
+
+
+class Overdue(ClientFault):
+    sqlstate = "57014"
+
+    def __init__(self, message: str, sqlstate: str, *, hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.sqlstate = sqlstate
 
 
 class UpstreamFault(ProxyError):

@@ -258,6 +258,15 @@ class Pool(Section):
     idle_timeout: Seconds = setting(600.0, "An upstream idle for longer is closed; 0: never.", unit="s")
     query_wait_timeout: Seconds = setting(
         120.0, "How long a client waits for an upstream connection; 0: without end.", unit="s")
+    query_wait_notify: Seconds = setting(
+        5.0, "A client that waits for longer is told so by a NOTICE, once; 0: never.", unit="s")
+    client_idle_timeout: Seconds = setting(
+        0.0, "A client that asks for nothing, outside a transaction, for longer is sent away; 0: never.", unit="s")
+    idle_transaction_timeout: Seconds = setting(
+        0.0, "A client idle in a transaction for longer is sent away (as idle_in_transaction_session_timeout); 0: never.", unit="s")
+    transaction_timeout: Seconds = setting(0.0, "A transaction that takes longer ends, and its client with it; 0: never.", unit="s")
+    query_timeout: Seconds = setting(
+        0.0, "A query that takes longer is cancelled, and its client and server connection end; 0: never.", unit="s")
     check_delay: Seconds = setting(
         30.0, "An upstream idle for longer is asked whether it lives before it is leased; 0: always.", unit="s")
 

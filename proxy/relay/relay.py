@@ -34,8 +34,8 @@ _LATE = frozenset(b"dcf")
 
 class Relay(Boarding):
     __slots__ = (
-        "_done", "_drop_left", "backlog", "concerns_databases", "draining", "held", "key", "leaving", "loop", "mode",
-        "place", "pool", "reading", "settings", "tls", "upstream", "waiter", *(() if hot is not None else ("swift",)),
+        "_done", "_drop_left", "backlog", "concerns_databases", "draining", "granted_at", "held", "key", "leaving", "loop", "mode",
+        "noticed", "place", "pool", "reading", "settings", "tls", "upstream", "waiter", *(() if hot is not None else ("swift",)),
     )
 
     def __init__(self, sock: socket.socket, pool: Pool, tally: Tally, key: Key, settings: Settings | None,
@@ -57,6 +57,8 @@ class Relay(Boarding):
         self.draining = False
         self.leaving = False                 # said goodbye behind requests that are still to be answered
         self.concerns_databases = concerns_databases
+        self.granted_at = 0.0                # when the last wait was over: a query's time does not begin before it
+        self.noticed: Place | None = None    # in which the client has been told that it waits
         self._drop_left = 0
         self._done: asyncio.Future[tuple[str, ProxyError | None]] = self.loop.create_future()
 
@@ -64,6 +66,7 @@ class Relay(Boarding):
 
     async def run(self) -> tuple[str, ProxyError | None]:
         """Relay until one side ends.  Returns the reason and what the client is still to be told."""
+        self.granted_at = perf_counter()
         self.resume()
         if self.draining and self.status == I and not self.owed:
             self._end_of_work()
@@ -77,7 +80,8 @@ class Relay(Boarding):
         if self.backlog is not None:
             self.loop.remove_writer(self.fd)
         if not self._done.done():
-            self._done.set_result((reason, fault))
+            # In the middle of a message an error would be read as a part of it: there the end of the stream says it all.
+            self._done.set_result((reason, None if self.u_left or self.u_part else fault))
 
     def part(self) -> None:
         """The client is gone: give the upstream back if that is safe, else close it."""
@@ -298,6 +302,7 @@ class Relay(Boarding):
         self.pool = upstream.pool
         if self.place is not None:
             self.tally.wait_time.observe(self.pool.clock() - self.place.since)
+            self.granted_at = perf_counter()
         else:
             self.tally.wait_time.observe(0.0)
         self.place = None
@@ -439,6 +444,18 @@ class Relay(Boarding):
         else:
             self.backlog += rest
         upstream.pause()
+
+    def tell(self, message: bytes) -> None:
+        """A message of ours between two of the server's; left out where the client does not read."""
+        if self.backlog is not None or self.u_left or self.u_part or self._done.done():
+            return
+        try:
+            sent = self.sock.send(message)
+        except OSError:
+            return                             # the reader will see why
+        if 0 < sent < len(message):
+            self.backlog = bytearray(message[sent:])
+            self.loop.add_writer(self.fd, self._client_writable)
 
     def _client_writable(self) -> None:
         assert self.backlog is not None

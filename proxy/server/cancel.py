@@ -94,6 +94,10 @@ class CancelKeys:
         upstream = rider.upstream
         if upstream is None or not rider.owed:
             return
+        await self.strike(upstream, timeout)
+
+    async def strike(self, upstream: Upstream, timeout: float) -> None:
+        """Cancel what this server process does now."""
         pool = upstream.pool
         if self._flying[pool] >= 2 * pool.settings.size:
             return

@@ -42,6 +42,7 @@ from proxy.server.cancel import CancelKeys
 from proxy.server.client import Client, serve
 from proxy.server.limits import Heads, Throttle
 from proxy.server.lookup import Lookup
+from proxy.server.overdue import sweep
 from proxy.server.quota import Quota
 from proxy.server.snapshot import snapshot
 from proxy.tokens.mint import Mint
@@ -51,6 +52,7 @@ from proxy.wire.startup import CancelRequest, Startup
 if TYPE_CHECKING:
     from proxy.config.configuration import Configuration
     from proxy.net.stream import Stream
+    from proxy.pool.upstream import Upstream
 
 log = logging.getLogger(__name__)
 SWEEP = 1.0                 # seconds between two looks at idle upstreams
@@ -290,6 +292,9 @@ class Worker:
     async def cancel(self, request: CancelRequest, client: Client) -> None:
         await self.keys.cancel(request.pid, request.secret, self.settings.upstream.connect_timeout, client.peer)
 
+    def _strike(self, upstream: Upstream) -> None:
+        keep(self.keys.strike(upstream, self.settings.upstream.connect_timeout), name="cancel of what is overdue")
+
     def concerns_databases(self, pool: Pool, statement: bytes) -> None:
         """A client is about to CREATE, DROP or ALTER a database: our idle connections must not be in its way."""
         if _ABOUT_DATABASES.search(statement) is None:
@@ -356,6 +361,7 @@ class Worker:
                 pool.sweep(now)
             self.quota.sweep(now)
             self._look_for_ends()
+            sweep([client.relay for client in self.clients if client.relay is not None], self._strike)
             if watchdog is not None:
                 systemd.notify(WATCHDOG="1")
             try:
