@@ -17,7 +17,6 @@ class Without(NamedTuple):
 
 CONSOLE = Without("there is no admin console yet")
 SHARED = Without("prepared statements pin their connection in transaction mode; sharing them between clients is still to come")
-SOON = Without("its test is still to be written")
 HELD = tuple[str, str | tuple[str, ...] | Without]
 
 BEHAVIOURS: dict[int, HELD] = {
@@ -115,9 +114,9 @@ BEHAVIOURS: dict[int, HELD] = {
     54: ("a Sync inside COPY is eaten", "query_flow::test_copy_in_the_extended_protocol"),
     55: ("CopyBoth", ("replication::test_pg_receivewal", "replication::test_a_subscription")),
     56: ("function calls", "query_flow::test_function_calls"),
-    57: ("a huge row is streamed", SOON),
-    58: ("a huge result stalls nobody", SOON),
-    59: ("both sides write at once", SOON),
+    57: ("a huge row is streamed", ("bulk::test_a_huge_row_costs_no_memory", "bulk::test_a_huge_parameter_costs_no_memory")),
+    58: ("a huge result stalls nobody", "bulk::test_a_client_that_never_reads_harms_nobody"),
+    59: ("both sides write at once", "bulk::test_both_sides_write_at_once"),
     60: ("a client that leaves: its transaction is rolled back, what it has not read reaches nobody",
          ("proxy::test_a_client_lost_in_a_transaction_costs_a_rollback",
           "query_flow::test_a_client_that_leaves_in_mid_answer_takes_its_server_along")),
