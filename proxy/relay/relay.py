@@ -224,7 +224,7 @@ class Relay(Boarding):
         """Bytes of a client that holds no lease: keep them, and ask for one when a whole message is there."""
         if not self.held and self.place is None and not self._drop_left and BUF[0] not in _LATE:
             flags = self.from_client(BUF, n)
-            if flags == BEGAN and (self.used or self.open or self.owed):
+            if flags == BEGAN and (self.used or self.open or self.owed) and not self.partial:
                 upstream = self.pool.take(self)
                 if upstream is None:
                     self.held = bytes(VIEW[:n])
@@ -260,7 +260,8 @@ class Relay(Boarding):
             if len(self.held) >= HELD_LIMIT:
                 self.pause()
             return
-        if not self.used and not self.open and not self.owed and len(self.held) < 16_384:
+        held = self.held
+        if len(held) < 16_384 and (len(held) <= int.from_bytes(held[1:5]) or not (self.used or self.open or self.owed)):
             return                             # not one whole message yet: a slow sender holds no upstream
         upstream = self.pool.take(self)
         if upstream is not None:
