@@ -114,6 +114,8 @@ async def _ride(worker: Worker, stream: Stream, client: Client, hello: Startup, 
             upstream = relay.lease_now()
             if upstream is None:
                 upstream = await stream.while_connected(relay.lease())
+            if hello.replication is not None:
+                worker.apart(pool)
             parameters = upstream.parameters
             key = worker.keys.for_upstream(relay, upstream, hello.secret_length)
         else:

@@ -260,10 +260,11 @@ class Worker:
         return pool
 
     def dedicated(self, target: Target) -> Pool:
-        """A connection for one client alone."""
-        pool = Dedicated(self.pool(target))
+        """A connection for one client alone.  `apart` counts it, once it is there."""
+        return Dedicated(self.pool(target))
+
+    def apart(self, pool: Pool) -> None:
         self.old_pools.append(pool)
-        return pool
 
     def _make_room(self) -> None:
         """Plugins that nobody listed are named by clients: their number, and so that of labels, has an end."""
