@@ -522,6 +522,15 @@ static PyObject *number_of(int outcome) { return outcome < 0 ? NULL : PyLong_Fro
 static PyObject *Link_swift_client(PyObject *o, PyObject *unused) { (void)unused; return number_of(swift_client((Link *)o)); }
 static PyObject *Link_swift_upstream(PyObject *o, PyObject *unused) { (void)unused; return number_of(swift_upstream((Link *)o)); }
 
+static PyObject *Link_swift_push(PyObject *o, PyObject *number) {
+    long long n = PyLong_AsLongLong(number);
+    if (n < 0 || n > shared.len || ((Link *)o)->up_fd < 0) {
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "nothing to push, or nowhere to");
+        return NULL;
+    }
+    return number_of(forward((Link *)o, ((Link *)o)->up_fd, n, 0));
+}
+
 /* What the loop calls: an event that leaves nothing to do never enters Python. */
 static PyObject *event(PyObject *o, int (*pump)(Link *), const char *slow, const char *outcome_of, const char *fault_of) {
     if (!((Link *)o)->swift) return PyObject_CallMethod(o, slow, NULL);
@@ -631,6 +640,7 @@ static PyMethodDef Link_methods[] = {
     {"from_upstream", (PyCFunction)(void (*)(void))Link_from_upstream, METH_FASTCALL, "Account for buf[:n] on its way to the client."},
     {"swift_client", Link_swift_client, METH_NOARGS, "pump_client for two plain sockets."},
     {"swift_upstream", Link_swift_upstream, METH_NOARGS, "pump_upstream for two plain sockets."},
+    {"swift_push", Link_swift_push, METH_O, "Send what is in the buffer to a plain upstream: SHORT, BROKEN or 0."},
     {"client_event", Link_client_event, METH_NOARGS, "The client's socket can be read."},
     {"upstream_event", Link_upstream_event, METH_NOARGS, "The upstream's socket can be read."},
     {NULL}};

@@ -40,12 +40,19 @@ class BadKey(ValueError):
         self.problem = problem
 
 
+def _got(word: object) -> str:
+    """What was written, if it could be meant: a password in the wrong variable is not shown."""
+    plain = re.fullmatch(r"[a-z.,!-]{1,20}|[A-Za-z]{1,8}|TLSv[\d.]{1,4}|\d", str(word))
+    return f', got "{word}"' if plain else ", and this is none of them"
+
+
+
 def server(connection: Mapping[str, Any]) -> Server:
     """Where, and under what conditions.  Raises BadKey."""
     (host, port), *others = places(connection)
     shuffle = _word(connection, "load_balance_hosts", "disable")
     if shuffle not in ("disable", "random"):
-        raise BadKey("load_balance_hosts", f'expected disable or random, got "{shuffle}"')
+        raise BadKey("load_balance_hosts", f'expected disable or random{_got(shuffle)}')
     return Server(host=host, port=port, others=tuple(others), tls=tls(connection), proof=_proof(connection),
                   session=_enum(Session, connection, "target_session_attrs", Session.ANY), shuffle=shuffle == "random")
 
@@ -91,7 +98,7 @@ def _enum(kind: type[E], connection: Mapping[str, Any], key: str, default: E) ->
     try:
         return kind(word)
     except ValueError:
-        raise BadKey(key, f'expected {", ".join(kind)}, got "{word}"') from None
+        raise BadKey(key, f'expected {", ".join(kind)}{_got(word)}') from None
 
 
 def _proof(connection: Mapping[str, Any]) -> Proof:
@@ -101,7 +108,7 @@ def _proof(connection: Mapping[str, Any]) -> Proof:
         raise BadKey("require_auth", "names with and without ! cannot be mixed")
     for word in negated or asked:
         if word not in METHODS:
-            raise BadKey("require_auth", f'expected {", ".join(METHODS)}, got "{word}"')
+            raise BadKey("require_auth", f'expected {", ".join(METHODS)}{_got(word)}')
     methods = frozenset(METHODS) - frozenset(negated) if negated else frozenset(asked) if asked else None
     return Proof(channel_binding=_enum(ChannelBinding, connection, "channel_binding", ChannelBinding.PREFER), methods=methods)
 
@@ -115,7 +122,7 @@ def tls(connection: Mapping[str, Any]) -> Tls:
     compatible = str(connection.get("uselibpqcompat", "")).lower() == "true"
     direct = _word(connection, "sslnegotiation", "postgres")
     if direct not in ("postgres", "direct"):
-        raise BadKey("sslnegotiation", f'expected postgres or direct, got "{direct}"')
+        raise BadKey("sslnegotiation", f'expected postgres or direct{_got(direct)}')
     if sslmode not in (None, "", "no-verify") and (ssl is None or compatible):
         found = _by_libpq(connection)
         weak = found.mode in (SslMode.DISABLE, SslMode.ALLOW, SslMode.PREFER)
@@ -129,7 +136,7 @@ def tls(connection: Mapping[str, Any]) -> Tls:
         options = _by_node(ssl, connection)
     sni = _word(connection, "sslsni", "1")
     if sni not in ("0", "1"):
-        raise BadKey("sslsni", f'expected 0 or 1, got "{sni}"')
+        raise BadKey("sslsni", f'expected 0 or 1{_got(sni)}')
     return Tls(mode=options.mode, ca=options.ca, cert=options.cert, key=options.key, server_name=options.server_name,
                direct=direct == "direct" and options.mode is not SslMode.DISABLE, sni=sni == "1",
                minimum=_version(connection, "ssl_min_protocol_version") or options.minimum,
@@ -187,7 +194,7 @@ def _file(connection: Mapping[str, Any], key: str) -> str | None:
 def _version(connection: Mapping[str, Any], key: str) -> str | None:
     word = _word(connection, key, "")
     if word and word not in VERSIONS:
-        raise BadKey(key, f'expected {", ".join(VERSIONS)}, got "{word}"')
+        raise BadKey(key, f'expected {", ".join(VERSIONS)}{_got(word)}')
     return word or None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ CONNECTION_KEYS = (
     "sslmode", "sslcert", "sslkey", "sslrootcert", "sslnegotiation", "sslsni", "uselibpqcompat", "channel_binding",
     "target_session_attrs", "load_balance_hosts", "require_auth", "ssl_min_protocol_version", "ssl_max_protocol_version",
     "passwordCommand", "authMechanism")
+# What may be shown of a value that is wrong: a number with a unit, or a short word.  Anything else could be a password.
+HARMLESS = re.compile(r"-?[\d.]+ ?[a-zA-Z]{0,12}|[a-zA-Z_-]{1,12}")
 SSL_KEYS = ("rejectUnauthorized", "ca", "cert", "key", "servername", "passphrase", "pfx", "ciphers", "minVersion", "maxVersion",
             "checkServerIdentity", "secureContext", "sslmode")
 
@@ -85,7 +88,7 @@ def worded(section: Node, item: Any) -> str:
     got = ""
     # A password is easily written one level too high: nothing below these is ever shown.
     secret = location[0] in ("users", "provisioning") or location[:2] == ["auth", "query"] or bool(SECRET_KEYS.search(location[-1]))
-    if node is not None and not secret:
+    if node is not None and not secret and (not isinstance(node.value, str) or HARMLESS.fullmatch(node.value)):
         got = f", got {shown(location[-1], node.value)}"
     elif node is not None:
         got = ", got ***"

@@ -113,6 +113,7 @@ class Pump(Link):
     if TYPE_CHECKING or hot is None:
         swift_client = pump_client
         swift_upstream = pump_upstream
+        swift_push = push_client
 
 
 __all__ = ["AWAY", "BEGAN", "BROKEN", "BUF", "CLOSED", "LOST", "SETTLE", "SHORT", "VIEW", "WOULD_BLOCK", "Pump"]

@@ -232,11 +232,12 @@ class Relay(Boarding):
                     return
                 self.tally.wait_time.observe(0.0)
                 self._mount(upstream)
-                outcome = self.push_client(n)
-                if outcome & SHORT:
-                    self._push_rest()
-                elif outcome & BROKEN:
-                    self._upstream_broken()
+                outcome = self.swift_push(n) if self.swift else self.push_client(n)
+                if outcome:
+                    if outcome & SHORT:
+                        self._push_rest()
+                    elif outcome & BROKEN:
+                        self._upstream_broken()
                 return
             data = bytes(VIEW[:n])
         else:
@@ -366,8 +367,12 @@ class Relay(Boarding):
             self._release()
 
     def _release(self) -> None:  # hot
-        upstream = self._dismount()
+        upstream = self.upstream
         assert upstream is not None
+        self.upstream = self.up = None           # _dismount, in line
+        self.up_fd = -1
+        if hot is not None:
+            self.swift = not self.tls
         if self.reported is not None:
             self._note_settings(upstream)
         self.used = False
