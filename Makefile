@@ -46,12 +46,12 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Could not make a virtual environment (on Debian: apt-get install python3-venv)"; exit 1; }
 
-$(VENV)/.run: $(VENV)/bin/python requirements.txt pyproject.toml proxy/_hot.c
+$(VENV)/.run: $(VENV)/bin/python requirements.txt pyproject.toml proxy/_hot.c $(wildcard proxy/native/*.h)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-$(VENV)/.test: $(VENV)/bin/python requirements-test.txt pyproject.toml proxy/_hot.c
+$(VENV)/.test: $(VENV)/bin/python requirements-test.txt pyproject.toml proxy/_hot.c $(wildcard proxy/native/*.h)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-test.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@ $(VENV)/.run

@@ -1,0 +1,150 @@
+/* The Link as Python sees it, and the Ear of pool/upstream.py: what an upstream hears goes to its rider. */
+
+static int Link_init(PyObject *o, PyObject *args, PyObject *kwds) {
+    static char *names[] = {"tally", "watch", NULL};
+    Link *self = (Link *)o;
+    PyObject *tally;
+    int watch;
+    if (!PyArg_ParseTupleAndKeywords(args, kwds, "O!$p", names, &TallyType, &tally, &watch)) return -1;
+    Py_XSETREF(self->tally, (Tally *)Py_NewRef(tally));
+    self->watch = (char)watch;
+    self->status = 'I';
+    self->fd = self->up_fd = -1;
+    return 0;
+}
+
+static int Link_traverse(PyObject *o, visitproc visit, void *arg) {
+    Link *self = (Link *)o;
+    Py_VISIT(self->reported);
+    return 0;
+}
+
+static int Link_clear(PyObject *o) {
+    Py_CLEAR(((Link *)o)->reported);
+    return 0;
+}
+
+static void Link_dealloc(PyObject *o) {
+    Link *self = (Link *)o;
+    PyObject_GC_UnTrack(o);
+    Py_XDECREF(self->tally);
+    Py_XDECREF(self->pinned);
+    Py_XDECREF(self->reported);
+    Py_XDECREF(self->statement);
+    Py_XDECREF(self->c_part);
+    Py_XDECREF(self->u_part);
+    PyMem_Free(self->owed);
+    Py_TYPE(o)->tp_free(o);
+}
+
+static PyObject *Link_owed(PyObject *o, void *closure) {
+    (void)closure;
+    Link *self = (Link *)o;
+    return PyBytes_FromStringAndSize((const char *)self->owed + self->owed_at, self->owed_end - self->owed_at);
+}
+
+static PyObject *Link_partial(PyObject *o, void *closure) {
+    (void)closure;
+    return PyBool_FromLong(((Link *)o)->c_left || ((Link *)o)->c_part);
+}
+
+static PyObject *Link_settled(PyObject *o, void *closure) {
+    (void)closure;
+    Link *self = (Link *)o;
+    return PyBool_FromLong(!(owes(self) || self->open || self->copying || self->c_left || self->c_part || self->u_left || self->u_part));
+}
+
+static PyObject *part_of(PyObject *part) { return part ? Py_NewRef(part) : PyBytes_FromStringAndSize(NULL, 0); }
+static PyObject *Link_c_part(PyObject *o, void *closure) { (void)closure; return part_of(((Link *)o)->c_part); }
+static PyObject *Link_u_part(PyObject *o, void *closure) { (void)closure; return part_of(((Link *)o)->u_part); }
+
+static PyGetSetDef Link_getset[] = {
+    {"owed", Link_owed, NULL, "Requests without their ReadyForQuery, the oldest first.", NULL},
+    {"partial", Link_partial, NULL, "Only a part of a client's message has passed.", NULL},
+    {"settled", Link_settled, NULL, "Nothing is owed and both directions stand between two messages.", NULL},
+    {"c_part", Link_c_part, NULL, NULL, NULL},
+    {"u_part", Link_u_part, NULL, NULL, NULL},
+    {NULL}};
+
+#define FLAG(name) {#name, T_BOOL, offsetof(Link, name), 0, NULL}
+static PyMemberDef Link_members[] = {
+    OBJECT(Link, tally, READONLY), OBJECT(Link, pinned, 0), OBJECT(Link, reported, 0), OBJECT(Link, statement, 0),
+    NUMBER(Link, c_left), NUMBER(Link, u_left), NUMBER(Link, cut), NUMBER(Link, got), NUMBER(Link, sent),
+    {"since", T_DOUBLE, offsetof(Link, since), 0, NULL}, {"transaction_since", T_DOUBLE, offsetof(Link, transaction_since), 0, NULL},
+    {"status", T_INT, offsetof(Link, status), 0, NULL}, {"fd", T_INT, offsetof(Link, fd), 0, NULL},
+    {"up_fd", T_INT, offsetof(Link, up_fd), 0, NULL}, FLAG(watch), FLAG(open), FLAG(copying), FLAG(dirty), FLAG(used), FLAG(fatal),
+    FLAG(big), FLAG(big_up), FLAG(swift), {NULL}};
+
+static PyMethodDef Link_methods[] = {
+    {"from_client", (PyCFunction)(void (*)(void))Link_from_client, METH_FASTCALL, "Account for buf[:n] on its way to the upstream."},
+    {"from_upstream", (PyCFunction)(void (*)(void))Link_from_upstream, METH_FASTCALL, "Account for buf[:n] on its way to the client."},
+    {"swift_client", Link_swift_client, METH_NOARGS, "pump_client for two plain sockets."},
+    {"swift_upstream", Link_swift_upstream, METH_NOARGS, "pump_upstream for two plain sockets."},
+    {"swift_push", Link_swift_push, METH_O, "Send what is in the buffer to a plain upstream: SHORT, BROKEN or 0."},
+    {"client_event", Link_client_event, METH_NOARGS, "The client's socket can be read."},
+    {"upstream_event", Link_upstream_event, METH_NOARGS, "The upstream's socket can be read."},
+    {NULL}};
+
+static PyTypeObject LinkType = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "proxy._hot.Link",
+    .tp_basicsize = sizeof(Link),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .tp_new = PyType_GenericNew,
+    .tp_init = Link_init,
+    .tp_dealloc = Link_dealloc,
+    .tp_traverse = Link_traverse,
+    .tp_clear = Link_clear,
+    .tp_methods = Link_methods,
+    .tp_getset = Link_getset,
+    .tp_members = Link_members,
+};
+
+/* -- Ear: what an upstream hears goes to its rider ------------------------------------------------------------------ */
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *rider;
+} Ear;
+
+static PyObject *Ear_on_readable(PyObject *o, PyObject *unused) {
+    PyObject *rider = ((Ear *)o)->rider;
+    if (!rider || rider == Py_None) return PyObject_CallMethod(o, "_unridden", NULL);
+    Py_INCREF(rider); /* the event may end the ride */
+    PyObject *done = PyObject_TypeCheck(rider, &LinkType) ? Link_upstream_event(rider, unused)
+                                                          : PyObject_CallMethod(rider, "upstream_event", NULL);
+    Py_DECREF(rider);
+    return done;
+}
+
+static int Ear_traverse(PyObject *o, visitproc visit, void *arg) {
+    Py_VISIT(((Ear *)o)->rider);
+    return 0;
+}
+
+static int Ear_clear(PyObject *o) {
+    Py_CLEAR(((Ear *)o)->rider);
+    return 0;
+}
+
+static void Ear_dealloc(PyObject *o) {
+    PyObject_GC_UnTrack(o);
+    Ear_clear(o);
+    Py_TYPE(o)->tp_free(o);
+}
+
+static PyMethodDef Ear_methods[] = {{"on_readable", Ear_on_readable, METH_NOARGS, "The upstream's socket can be read."}, {NULL}};
+static PyMemberDef Ear_members[] = {OBJECT(Ear, rider, 0), {NULL}};
+
+static PyTypeObject EarType = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "proxy._hot.Ear",
+    .tp_basicsize = sizeof(Ear),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .tp_new = PyType_GenericNew,
+    .tp_dealloc = Ear_dealloc,
+    .tp_traverse = Ear_traverse,
+    .tp_clear = Ear_clear,
+    .tp_methods = Ear_methods,
+    .tp_members = Ear_members,
+};
