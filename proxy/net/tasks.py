@@ -22,6 +22,11 @@ def keep(work: Coroutine[Any, Any, Any], name: str | None = None) -> asyncio.Tas
     return task
 
 
+def running() -> int:
+    """Tasks that are held now."""
+    return len(_held)
+
+
 def _done(task: asyncio.Task[Any]) -> None:
     _held.discard(task)
     if not task.cancelled() and (fault := task.exception()) is not None and not isinstance(fault, ProxyError):

@@ -60,6 +60,7 @@ class Collector:
                   ("draining", "It is stopping.", process["draining"]),
                   ("clients_connected", "Client connections, logged in or not.", process["clients"]),
                   ("clients_limit", "Client connections at most.", process["max_clients"]),
+                  ("tasks", "Pieces of work in the background; a client is one.", process["tasks"]),
                   ("start_time_seconds", "Start, since the epoch.", process["started_at"]),
                   ("config_loaded_time_seconds", "When the configuration was read, since the epoch.", now["config"]["loaded_at"]),
                   ("config_last_reload_successful", "The last reload worked.", now["config"]["reload_ok"])]

@@ -2,7 +2,7 @@
 
     build         version, python, hot_path
     config        fingerprint, loaded_at (epoch), reload_ok
-    process       started_at (epoch), ready, draining, clients, max_clients, embedded (null without one)
+    process       started_at (epoch), ready, draining, clients, max_clients, tasks, embedded (null without one)
     series        one object per Tally: plugin, server, user, counters, histograms as {counts, total}
     pools         one object per pool: plugin, server, database, mode, size, idle, active, resetting, cancelling, connecting, waiting,
                   max_wait, up, connect {counts, total}, connect_failures, closed, resets, rollbacks
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxy import __version__
 from proxy.hot import PATH
+from proxy.net.tasks import running
 from proxy.pool.dedicated import Dedicated
 from proxy.pool.pool import Pool
 from proxy.pool.tally import Histogram, Tally
@@ -70,7 +71,7 @@ def snapshot(worker: Worker) -> Snapshot:
         "build": {"version": __version__, "python": platform.python_version(), "hot_path": PATH},
         "config": {"fingerprint": worker.configuration.fingerprint, "loaded_at": worker.loaded_at, "reload_ok": worker.reload_ok},
         "process": {"started_at": worker.started_at, "ready": worker.ready, "draining": worker.draining,
-                    "clients": len(worker.clients), "max_clients": worker.settings.max_clients,
+                    "clients": len(worker.clients), "max_clients": worker.settings.max_clients, "tasks": running(),
                     "embedded": worker.embedded_alive() if worker.embedded_alive else None},
         "series": [series(tally) for tally in worker.tallies.values()],
         "pools": [of_pool(pool) for pool in worker.pools.values()],
