@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from tests.servers import Daemon, Postgres, daemon, until
+from tests.tap import tapped
 
 PID = "select pg_backend_pid()"
 
@@ -293,3 +294,22 @@ def test_no_way_is_blocked_by_what_is_on_its_way(base: dict[str, Any], postgres:
                     stack.enter_context(running.connect(f"passing-{number}")).execute("create temporary table t (a int)")
             client.execute(f'drop database "backstage_plugin_passing-{number}"')  # type: ignore[arg-type]
             assert f"backstage_plugin_passing-{number}" not in postgres.databases()
+
+
+def test_who_waits_for_a_dial_keeps_nobody_back(base: dict[str, Any], tmp_path: Path) -> None:
+    """Each has startup parameters of its own, so each needs a connection of its own: the one that came later is not thrown
+    away to make room for the one that was asked for earlier and hangs."""
+    with tapped(base["connection"]["port"]) as tap, ThreadPoolExecutor(1) as threads:
+        through = {**base, "connection": {**base["connection"], "port": tap.port}}
+        with daemon(tmp_path, through, pool={"size": 2}) as running:
+            with running.connect("catalog") as first:                  # provisioned; the server has been there
+                before = len(tap.pairs)
+                tap.freeze_new.set()
+                late = threads.submit(running.connect, "catalog", application_name="late", connect_timeout=60)
+                until(lambda: len(tap.pairs) > before, "the dial that hangs")
+                tap.freeze_new.clear()
+                first.close()
+                with running.connect("catalog", application_name="early", connect_timeout=10) as early:
+                    assert early.execute("show application_name").fetchone() == ("early",)
+            tap.cut()
+            late.result(60).close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,7 @@ class Dialling:
 
     def __init__(self) -> None:
         self.coming = self.waiting = 0
+        self.dials: Counter[Key] = Counter()          # `coming`, by key
         self.retired = False
         self.full = False                             # the server would not have more of us
         self.up: bool | None = None
@@ -67,7 +69,14 @@ class Dialling:
 
     def _dial(self, key: Key) -> None:
         self.coming += 1
+        self.dials[key] += 1
         keep(self._connect(key), name=f"dial {self.target.plugin}")
+
+    def _dialled(self, key: Key) -> None:
+        self.coming -= 1
+        self.dials[key] -= 1
+        if not self.dials[key]:
+            del self.dials[key]
 
     async def _connect(self, key: Key) -> None:
         target = self.target
@@ -80,7 +89,7 @@ class Dialling:
                 async with asyncio.timeout(self.dialling.connect_timeout or None):
                     await take_role(reached.sock, target.role)
         except BaseException as error:
-            self.coming -= 1
+            self._dialled(key)
             if reached is not None:
                 reached.sock.close()
             if isinstance(error, asyncio.CancelledError):
@@ -92,7 +101,7 @@ class Dialling:
             if not isinstance(error, (ProxyError, OSError, EOFError)):
                 raise
             return
-        self.coming -= 1
+        self._dialled(key)
         now = self.clock()
         self.counters.connect_time.observe(now - began)
         self.up, self.failure = True, None

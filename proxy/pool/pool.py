@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -189,31 +189,38 @@ class Pool(Dialling):
 
     def wake(self) -> None:
         """Do all that can be done for those who wait."""
+        while self.queue and self._serve_one():
+            continue
+
+    def _serve_one(self) -> bool:
+        """First come, first served; but who waits for a dial of their own keeps nobody back.  Was there anything to do?"""
         queue = self.queue
-        while queue:
-            if queue[0].gone:
-                queue.popleft()
+        while queue and queue[0].gone:
+            queue.popleft()
+        provided: Counter[Key] = Counter()
+        for at, place in enumerate(queue):
+            if place.gone:
                 continue
-            key = queue[0].waiter.key
+            key = place.waiter.key
             fitting = len(self.idle.get(key, ()))
-            what = plan(Census(self.waiting, fitting, self.idle_count - fitting, len(self.busy) + len(self.resting),
+            if not fitting and provided[key] < self.dials[key]:
+                provided[key] += 1
+                continue
+            what = plan(Census(self.coming + 1, fitting, self.idle_count - fitting, len(self.busy) + len(self.resting),
                                self.coming), self.settings.size if not self.full else self.open + self.coming)
             if what is Do.GIVE:
-                place = queue.popleft()
+                del queue[at]
                 self.waiting -= 1
                 place.gone = True
                 self._prepare(self._pop(key), place)
             elif what is Do.DIAL and self._later is None:
-                self._dial(self._next_key())
+                self._dial(key)
             elif what is Do.EVICT and self._later is None:
                 self._evict_other(key)
             else:
                 break
-
-    def _next_key(self) -> Key:
-        """The key of the first waiter for whom nobody dials yet."""
-        live = [place.waiter.key for place in self.queue if not place.gone]
-        return live[min(self.coming, len(live) - 1)]
+            return True
+        return False
 
     def _pop(self, key: Key) -> Upstream:
         upstream = self.idle[key].pop()
