@@ -134,3 +134,5 @@ async def storm(port: int, seed: int, lengths: tuple[float, float], frozen: floa
         server.close()
         for ends in list(found.pairs):
             found.cut(ends, reset=True)
+        while found.pairs:
+            await asyncio.sleep(0)

@@ -27,7 +27,8 @@ LIMITS = {"mode": "session", "size": SIZE, "query_timeout": "3s", "idle_transact
 # What a cut may look like; anything else is a fault of ours.
 HONEST = ("server closed the connection unexpectedly", "connection reset", "the connection is closed", "connection is lost",
           "broken pipe", "query_wait_timeout", "query timeout", "idle transaction timeout", "client_idle_timeout", "cannot connect",
-          "canceling authentication due to timeout", "took too long", "closed the connection")
+          "canceling authentication due to timeout", "took too long", "closed the connection",
+          "unexpected eof on client connection")
 
 
 @dataclass
