@@ -1,4 +1,4 @@
-"""Before a client is let in: its first lease, and the settings that it is to find each time.
+"""While a client has no upstream: its first lease, the settings that it is to find each time, a cancel of what waits.
 
 In transaction mode a client is told what a server says of its settings, and must find them again on every upstream.  What
 was learnt for one client serves the next with the same wishes.
@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 
 from proxy.errors import ProxyError
 from proxy.pool.dialling import MAX_REMEMBERED
-from proxy.pool.pool import Pool
+from proxy.pool.pool import Place, Pool
 from proxy.pool.upstream import TRACKED, Key, Settings, Upstream, intern
-from proxy.relay.pump import Pump
+from proxy.relay.pump import WOULD_BLOCK, Pump
+from proxy.session.queued import CANCELED, first_request
+from proxy.wire import messages
 
 
 class Boarding(Pump):
@@ -27,12 +29,21 @@ class Boarding(Pump):
         key: Key
         settings: Settings | None
         waiter: asyncio.Future[Upstream] | None
+        upstream: Upstream | None
+        place: Place | None
+        held: bytes
+        backlog: bytearray | None
+        leaving: bool
+        draining: bool
 
         def granted(self, upstream: Upstream) -> None: ...
         def failed(self, fault: ProxyError) -> None: ...
         def _request(self) -> None: ...
         def _withdraw(self) -> None: ...
         def _board(self, upstream: Upstream) -> None: ...
+        def resume(self) -> None: ...
+        def _client_writable(self) -> None: ...
+        def _end_of_work(self) -> None: ...
         def _dismount(self) -> Upstream | None: ...
 
     async def lease(self) -> Upstream:
@@ -90,6 +101,40 @@ class Boarding(Pump):
             self.pool.welcomes[self.key, wanted] = told, self.settings
             self.unboard()
         return told
+
+    def cancel_wait(self) -> None:
+        """The client cancels what waits for an upstream: its first request fails as at the server, the rest waits on."""
+        cut = first_request(self.held) if self.place is not None and self.waiter is None and self.upstream is None else None
+        if cut is None:
+            return
+        ready = messages.ready_for_query()
+        counted = CANCELED + ready * cut.owed
+        self.from_upstream(bytearray(counted), len(counted))
+        self.held = self.held[cut.end:]
+        if not self.owed:
+            self.used = False
+            if not self.open or not self.held:
+                self._withdraw()
+        self._say(CANCELED + ready)
+        if (self.draining or self.leaving) and not (self.owed or self.held):
+            self._end_of_work()
+        elif not self.leaving:
+            self.resume()
+
+    def _say(self, message: bytes) -> None:
+        """Words of ours to a client that has no upstream."""
+        if self.backlog is not None:
+            self.backlog += message
+            return
+        try:
+            sent = self.sock.send(message)
+        except WOULD_BLOCK:
+            sent = 0
+        except OSError:
+            return                             # the reader will see why
+        if sent < len(message):
+            self.backlog = bytearray(message[sent:])
+            self.loop.add_writer(self.fd, self._client_writable)
 
     def unboard(self) -> None:
         """Give back an upstream that was leased for the login alone."""

@@ -84,7 +84,7 @@ class CancelKeys:
         return rider
 
     async def cancel(self, pid: int, secret: bytes, timeout: float, peer: Address | None = None) -> None:
-        """Pass a cancel on; quietly nothing for a wrong key or a client that asks for nothing just now.
+        """Pass a cancel on, or fail what waits for a server; quietly nothing for a wrong key or a client that asks for nothing.
 
         Returns when the server has closed its side, which is how clients learn that the signal has been sent.
         """
@@ -92,7 +92,10 @@ class CancelKeys:
         if rider is None:
             return
         upstream = rider.upstream
-        if upstream is None or not rider.owed:
+        if upstream is None:
+            rider.cancel_wait()
+            return
+        if not (rider.owed or rider.open):
             return
         await self.strike(upstream, timeout)
 

@@ -1,0 +1,47 @@
+"""A request that waits for a server and is cancelled: which bytes it is, and what its client is told.
+
+What PostgreSQL does with a statement that is cancelled: a simple Query ends with the error; behind an error in the extended
+protocol everything is thrown away up to the Sync, and what was meant for a COPY that never began is ignored.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from proxy.wire import messages
+
+REQUESTS = b"QSF"
+COPY = b"dcf"
+CANCELED = messages.fields(b"E", {"S": "ERROR", "V": "ERROR", "C": "57014", "M": "canceling statement due to user request"})
+
+
+class Cut(NamedTuple):
+    """The first request of what is held ends at `end`; `owed` ReadyForQuery were expected for it, and one is sent."""
+
+    end: int
+    owed: int
+
+
+def first_request(held: bytes) -> Cut | None:
+    """None while it has not come whole: then nothing runs that could be cancelled."""
+    at = owed = 0
+    simple = held[:1] in (b"Q", b"F")
+    while True:
+        end = _end(held, at)
+        if end is None:
+            return None
+        tag, at = held[at], end
+        owed += tag in REQUESTS
+        if simple or tag == b"S"[0]:
+            break
+    while at < len(held) and held[at] in COPY:
+        end = _end(held, at)
+        if end is None:
+            return None
+        at = end
+    return Cut(at, owed)
+
+
+def _end(held: bytes, at: int) -> int | None:
+    end = at + 1 + int.from_bytes(held[at + 1:at + 5])
+    return end if at + 5 <= len(held) and end <= len(held) else None
