@@ -85,7 +85,13 @@ class Caller:
                 self.serial += 1
                 step = self.chance.choice((self.simple, self.extended, self.pipeline, self.copy_out, self.copy_in, self.insert))
                 async with asyncio.timeout(DEADLINE):
-                    await step(connection)
+                    try:
+                        await step(connection)
+                    except (psycopg.InternalError, ValueError):
+                        # psycopg's way to say that behind the answer there came another one: it can only be the last words.
+                        await the_end(connection)
+                        self.ledger.told["an answer and the end in one breath"] += 1
+                        return
                 self.ledger.done[step.__name__] += 1
         finally:
             connection.pgconn.finish()           # without a goodbye, as one who is lost
@@ -130,6 +136,23 @@ class Caller:
         async with connection.transaction():
             await connection.execute("insert into ledger values (%s, %s)", (self.name, self.serial))
         self.ledger.acknowledged.add((self.name, self.serial))
+
+
+async def the_end(connection: AsyncConnection[Any]) -> None:
+    """Wait for the end of a connection; who has more to say than an error is a stranger."""
+    pgconn = connection.pgconn
+    loop = asyncio.get_running_loop()
+    while pgconn.status == psycopg.pq.ConnStatus.OK:
+        readable = asyncio.Event()
+        loop.add_reader(pgconn.socket, readable.set)
+        try:
+            await readable.wait()
+        finally:
+            loop.remove_reader(pgconn.socket)
+        with contextlib.suppress(psycopg.OperationalError):
+            pgconn.consume_input()
+        while not pgconn.is_busy() and (result := pgconn.get_result()) is not None:
+            assert result.status == psycopg.pq.ExecStatus.FATAL_ERROR, result
 
 
 def descriptors(running: Daemon) -> int:
