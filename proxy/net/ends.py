@@ -19,3 +19,11 @@ def ended(fds: Iterable[int]) -> list[int]:
     for fd in fds:
         poll.register(fd, 0)
     return [fd for fd, _ in poll.poll(0)]
+
+
+def left(fd: int) -> bool:
+    """Has the peer said that it sends no more?  What it sent before may be unread, or be TLS's; where the system has no
+    POLLRDHUP, only those that are gone altogether."""
+    poll = select.poll()
+    poll.register(fd, getattr(select, "POLLRDHUP", 0))
+    return bool(poll.poll(0))

@@ -17,9 +17,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from proxy.errors import ClientFault, ProxyError
+from proxy.net.ends import left
 
 MAX_MESSAGE = 65_536        # tokens and Kerberos tickets in password messages: PostgreSQL's PG_MAX_AUTH_TOKEN_LENGTH
 MAX_GATEWAY_MESSAGE = 1 << 20
+LOOK = 1.0                  # seconds between two looks at who has sent something and waits
 T = TypeVar("T")
 
 
@@ -145,12 +147,16 @@ class Stream:
         assert task is not None
         lost = False
 
+        later: asyncio.TimerHandle | None = None
+
         def look() -> None:
-            nonlocal lost
+            nonlocal lost, later
             self.unwatch()                    # bytes mean that it is there: they are for later
             if self._ended():
                 lost = True
                 task.cancel()
+            else:
+                later = self.loop.call_later(LOOK, look)
 
         self._watch(look)
         try:
@@ -161,8 +167,12 @@ class Stream:
             raise
         finally:
             self._awaited = None
+            if later is not None:
+                later.cancel()
 
     def _ended(self) -> bool:
+        if left(self.sock.fileno()):
+            return True                       # behind bytes that nobody has read, and under TLS too
         if self.encrypted:
             return False                      # only the peer's bytes could tell, and they are not ours to read now
         try:
