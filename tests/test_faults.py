@@ -57,13 +57,15 @@ class Caller:
         self.ledger = ledger
         self.chance = random.Random(number)
         self.serial = 0
+        self.step: object = None
+        self.odd = ""
 
     async def run(self, ended: asyncio.Event) -> None:
         while not ended.is_set() and not self.ledger.problems:
             try:
                 await self._session(ended)
             except TimeoutError:
-                self.ledger.problems.append(f"{self.name} hung in step {self.serial}")
+                self.ledger.problems.append(f"{self.name} hung in step {self.serial}, {self.step} {self.odd}")
             except AssertionError as wrong:
                 self.ledger.problems.append(f"{self.name}: {str(wrong)[:500]}")
             except psycopg.Error as fault:
@@ -83,11 +85,13 @@ class Caller:
                 if ended.is_set():
                     return
                 self.serial += 1
-                step = self.chance.choice((self.simple, self.extended, self.pipeline, self.copy_out, self.copy_in, self.insert))
+                steps = (self.simple, self.extended, self.pipeline, self.copy_out, self.copy_in, self.insert)
+                self.step = step = self.chance.choice(steps)
                 async with asyncio.timeout(DEADLINE):
                     try:
                         await step(connection)
-                    except (psycopg.InternalError, ValueError):
+                    except (psycopg.InternalError, ValueError) as odd:
+                        self.odd = repr(odd)
                         # psycopg's way to say that behind the answer there came another one: it can only be the last words.
                         await the_end(connection)
                         self.ledger.told["an answer and the end in one breath"] += 1
