@@ -71,7 +71,13 @@ class NotSupported(ClientFault):
 
 
 class TooManyConnections(ClientFault):
+    """`limit` names the limit in metrics."""
+
     sqlstate = "53300"
+
+    def __init__(self, message: str, *, limit: str = "clients", hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.limit = limit
 
 
 class QueryWaitTimeout(ClientFault):

@@ -105,6 +105,8 @@ def test_limits(base: dict[str, Any], tmp_path: Path, mode: str) -> None:
             last.cancel()                     # a cancel gets through all the same
             stack.close()
             until(lambda: running.metric("switchboard_clients") == 0, "everybody to leave")
+        for limit, count in (("user", 6), ("plugin", 2), ("address", 2)):
+            assert running.metric("switchboard_limited_total", limit=limit) == count
 
 
 def test_a_flood_of_sockets_is_turned_away(base: dict[str, Any], tmp_path: Path) -> None:
@@ -114,6 +116,7 @@ def test_a_flood_of_sockets_is_turned_away(base: dict[str, Any], tmp_path: Path)
         assert sockets[-1].closed()
         sockets[5].hello(user="backstage", database="catalog")
         assert sockets[5].refusal()["M"] == "sorry, too many clients already"
+        assert running.metric("switchboard_limited_total", limit="clients") == 2
 
 
 @pytest.fixture(scope="module")

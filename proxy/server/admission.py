@@ -61,7 +61,7 @@ async def admit(worker: Worker, stream: Stream, client: Client) -> Startup | Can
                         hint=f"Set switchboard.users.{hello.user}.replication: true.")
     limit = client.account.max_clients
     if not worker.heads.enter(client.counted, "user", hello.user, worker.settings.max_clients_per_user if limit is None else limit):
-        raise TooManyConnections(f'too many connections for role "{hello.user}"',
+        raise TooManyConnections(f'too many connections for role "{hello.user}"', limit="user",
                                  hint=f"Raise switchboard.max_clients_per_user, or max_clients of users.{hello.user}.")
     return hello
 
@@ -71,6 +71,7 @@ async def _hold_back(worker: Worker, stream: Stream, client: Client) -> None:
     throttle = worker.throttle
     delay = throttle.failed(client.peer, monotonic())
     if delay:
+        worker.limited["late answer"] += 1
         throttle.hold(client.peer, +1)
         try:
             await stream.while_connected(asyncio.sleep(delay))
@@ -92,10 +93,11 @@ async def _greet(worker: Worker, stream: Stream, client: Client) -> Startup | Ca
     if len(worker.clients) > worker.settings.max_clients:
         full = TooManyConnections("sorry, too many clients already", hint="Raise switchboard.max_clients.")
     elif worker.throttle and worker.throttle.crowded(client.peer):
-        full = TooManyConnections("too many failed logins from this address")
+        full = TooManyConnections("too many failed logins from this address", limit="throttle")
     elif (limit := worker.settings.max_clients_per_address) and (peer := client.peer) is not None and not worker.heads.enter(
             client.counted, "address", str(peer), limit):
-        full = TooManyConnections("too many connections from this address", hint="Raise switchboard.max_clients_per_address.")
+        full = TooManyConnections("too many connections from this address", limit="address",
+                                  hint="Raise switchboard.max_clients_per_address.")
     offered = worker.tls is not None and stream.sock.family != socket.AF_UNIX
     required = worker.settings.tls.mode == "require" and stream.sock.family != socket.AF_UNIX
     hello = await drive(greet(tls_offered=offered, tls_required=required), stream, context=worker.tls, server_side=True)
@@ -263,6 +265,6 @@ def destination(worker: Worker, client: Client, hello: Startup) -> Target | None
     if not target.engine.speaks_postgres:
         raise NotSupported(f"plugin {target.plugin} lives in {target.engine}, which is not served over this protocol")
     if not worker.heads.enter(client.counted, "plugin", target.plugin, worker.settings.max_clients_per_plugin):
-        raise TooManyConnections(f'too many connections for database "{hello.database}"',
+        raise TooManyConnections(f'too many connections for database "{hello.database}"', limit="plugin",
                                  hint="Raise switchboard.max_clients_per_plugin.")
     return target

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from proxy.auth.rules import Address
 from proxy.config.settings import Mode, User
 from proxy.config.target import Target
-from proxy.errors import Forbidden, LoginTimeout, ProxyError
+from proxy.errors import Forbidden, LoginTimeout, ProxyError, TooManyConnections
 from proxy.net.peer import address_of
 from proxy.net.stream import MAX_GATEWAY_MESSAGE, Stream
 from proxy.pool.tally import Tally
@@ -174,6 +174,8 @@ def _read_away(stream: Stream, times: int) -> None:
 async def _refuse(worker: Worker, stream: Stream, client: Client, fault: ProxyError) -> None:
     client.reason, client.sqlstate = fault.message, fault.sqlstate
     worker.refused[fault.sqlstate[:2]] += 1
+    if isinstance(fault, TooManyConnections):
+        worker.limited[fault.limit] += 1
     await _last_words(stream, messages.error_response(fault))
 
 

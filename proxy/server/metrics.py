@@ -127,7 +127,9 @@ class Collector:
         now = self.now
         auth = CounterMetricFamily("switchboard_auth_failures", "Logins refused, by reason.", labels=("reason",))
         refused = CounterMetricFamily("switchboard_refused", "Clients refused, by SQLSTATE class.", labels=("class",))
-        for family, rows in ((auth, now["auth_failures"]), (refused, now["refused"])):
+        limited = CounterMetricFamily("switchboard_limited", "Clients that met a limit, or whose wrong password was answered late.",
+                                      labels=("limit",))
+        for family, rows in ((auth, now["auth_failures"]), (refused, now["refused"]), (limited, now["limited"])):
             for name, count in rows.items():
                 family.add_metric([name], count)
         provisioned = CounterMetricFamily("switchboard_provisioning", "Databases and schemas looked after.",
@@ -144,7 +146,7 @@ class Collector:
         for row in now["certificates"]:
             if row["not_after"] is not None:
                 expiry.add_metric([row["which"], row["plugin"]], row["not_after"])
-        return [auth, refused, provisioned, tokens, took, expiry]
+        return [auth, refused, limited, provisioned, tokens, took, expiry]
 
 
 def buckets(found: dict[str, Any]) -> tuple[list[tuple[str, float]], float]:

@@ -9,7 +9,7 @@
     apart         [{plugin, server, state, count}]: upstreams for replication, or of pools that a reload replaced
     hosts         [{host, port, up, role}]: each host of a server that was tried
     tokens        [{kind, outcome, count}]: passwords that programs and clouds made
-    auth_failures, refused   {reason or SQLSTATE class: count}
+    auth_failures, refused, limited   {reason, SQLSTATE class or limit: count}
     provisioning  [{plugin, outcome, count}], provisioning_time
     certificates  [{which, plugin, not_after}]
 
@@ -78,7 +78,7 @@ def snapshot(worker: Worker) -> Snapshot:
         "apart": _apart([pool for pool in worker.all_pools() if pool is not worker.pools.get(pool.target.plugin)]),
         "hosts": worker.reach.report(),
         "tokens": [{"kind": kind, "outcome": outcome, "count": count} for (kind, outcome), count in worker.mint.outcomes.items()],
-        "auth_failures": dict(worker.auth_failures), "refused": dict(worker.refused),
+        "auth_failures": dict(worker.auth_failures), "refused": dict(worker.refused), "limited": dict(worker.limited),
         "provisioning": [{"plugin": plugin, "outcome": outcome, "count": count}
                          for (plugin, outcome), count in worker.provision.outcomes.items()],
         "provisioning_time": histogram(worker.provision.time),

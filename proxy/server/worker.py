@@ -94,6 +94,7 @@ class Worker:
         self.logins = Deadline(self.settings.auth.login_timeout)
         self.auth_failures: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
+        self.limited: Counter[str] = Counter()
         self.sockets: list[socket.socket] = []
         self.started_at = self.loaded_at = time.time()
         self.reload_ok = True
@@ -221,6 +222,7 @@ class Worker:
         """Too many to listen even for a cancel request."""
         fault = TooManyConnections("sorry, too many clients already")
         self.refused[fault.sqlstate[:2]] += 1
+        self.limited[fault.limit] += 1
         with contextlib.suppress(OSError):
             sock.send(messages.error_response(fault))
         sock.close()
@@ -275,7 +277,7 @@ class Worker:
         unused = [pool for pool in strangers
                   if not (pool.open or pool.waiting or pool.coming) and pool.target.plugin not in riding]
         if not unused:
-            raise TooManyConnections("too many plugins are in use", hint="List them under backend.database.plugin.")
+            raise TooManyConnections("too many plugins are in use", limit="plugins", hint="List them under backend.database.plugin.")
         plugin = min(unused, key=lambda pool: pool.used_at).target.plugin
         del self.pools[plugin]
         for key in [key for key in self.tallies if key[0] == plugin]:
