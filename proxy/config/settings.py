@@ -291,17 +291,22 @@ class PluginSettings(Section):
     pool: PoolOverride = setting(PoolOverride, "Overrides of `switchboard.pool` for this plugin.")
 
 
-class Upstream(Section):
-    """Connections to database servers."""
+class Tcp(Section):
+    """When a peer that says nothing is taken for gone: libpq's names."""
 
-    connect_timeout: Seconds = setting(15.0, "Time for connecting and logging in to a server.", unit="s")
-    retry_delay: Seconds = setting(
-        1.0, "After a failed connect, clients are told the cached reason for this long before the next try.", unit="s")
     keepalives_idle: Seconds = setting(60.0, "Idle time before TCP keepalive probes start.", unit="s")
     keepalives_interval: Seconds = setting(10.0, "Time between two TCP keepalive probes; 0: system default.", unit="s")
     keepalives_count: int = setting(5, "Lost TCP keepalive probes that end a connection; 0: system default.", ge=0, le=127)
     tcp_user_timeout: Seconds = setting(0.0, "Unacknowledged data closes the connection after this; 0: system default.",
                                         unit="s")
+
+
+class Upstream(Tcp):
+    """Connections to database servers."""
+
+    connect_timeout: Seconds = setting(15.0, "Time for connecting and logging in to a server.", unit="s")
+    retry_delay: Seconds = setting(
+        1.0, "After a failed connect, clients are told the cached reason for this long before the next try.", unit="s")
     hold_timeout: Seconds = setting(
         30.0, "When a server that has been there goes away, clients wait this long for it (a restart, a failover); 0: they "
               "are told at once.", unit="s")
@@ -371,6 +376,8 @@ class Settings(Section):
             "password lets in.")
     auth: Auth = setting(Auth, "Login of clients.")
     tls: ClientTls = setting(ClientTls, "TLS towards clients.")
+    client_tcp: Tcp = setting(
+        Tcp, "When a client whose machine or network went away is taken for gone; a restart is needed.", reload=False)
     proxy_protocol: ProxyProtocol = setting(ProxyProtocol, "The PROXY protocol of load balancers.")
     pool: Pool = setting(Pool, "Upstream connections, per plugin.")
     plugin: dict[str, PluginSettings] = setting({}, "Settings of single plugins, by id.")

@@ -13,6 +13,7 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
+from proxy.config.settings import Tcp
 from proxy.config.settings import Upstream as UpstreamSettings
 from proxy.errors import UpstreamFault
 
@@ -63,7 +64,7 @@ async def connected(place: Address, settings: UpstreamSettings) -> socket.socket
     try:
         sock.setblocking(False)
         if not place.local:
-            _options(sock, settings)
+            tune(sock, settings)
         await asyncio.get_running_loop().sock_connect(sock, place.address)
     except BaseException:
         sock.close()
@@ -71,7 +72,8 @@ async def connected(place: Address, settings: UpstreamSettings) -> socket.socket
     return sock
 
 
-def _options(sock: socket.socket, settings: UpstreamSettings) -> None:
+def tune(sock: socket.socket, settings: Tcp) -> None:
+    """What is accepted from a listening socket inherits all of it (Linux, BSD)."""
     tcp = socket.IPPROTO_TCP
     sock.setsockopt(tcp, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

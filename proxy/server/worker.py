@@ -29,6 +29,7 @@ from proxy.config.settings import User
 from proxy.config.target import Target
 from proxy.errors import ConfigProblems, OperatorFault, ProxyError, Shutdown, TooManyConnections
 from proxy.net.deadline import Deadline
+from proxy.net.dial import tune
 from proxy.net.ends import LAST_WORDS, ended
 from proxy.net.tasks import keep
 from proxy.net.tls import not_after, not_after_text, server_context
@@ -150,9 +151,7 @@ class Worker:
         for sock in self.sockets:
             sock.setblocking(False)
             if sock.family != socket.AF_UNIX:
-                # What is accepted inherits these (Linux, BSD): two system calls less for each client.
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                tune(sock, self.settings.client_tcp)       # once, instead of for each client
             self.loop.add_reader(sock.fileno(), self._accept, sock)
         return [_shown(sock) for sock in self.sockets]
 
