@@ -313,3 +313,17 @@ def test_who_waits_for_a_dial_keeps_nobody_back(base: dict[str, Any], tmp_path: 
                     assert early.execute("show application_name").fetchone() == ("early",)
             tap.cut()
             late.result(60).close()
+
+
+def test_a_server_that_does_not_answer_a_reset_is_given_up(base: dict[str, Any], tmp_path: Path) -> None:
+    """Else it would take up its place in the pool for ever."""
+    with tapped(base["connection"]["port"]) as tap:
+        through = {**base, "connection": {**base["connection"], "port": tap.port}}
+        with daemon(tmp_path, through, pool={"size": 1}, upstream={"connect_timeout": "1s"}) as running:
+            with running.connect("catalog") as connection:
+                connection.execute("select 1")
+                tap.open.clear()
+            until(lambda: b"DISCARD ALL" in tap.sent, "the reset")
+            until(lambda: not upstreams(running, "active") and not upstreams(running, "resetting"), "the place to be free", 20)
+            tap.open.set()
+            assert pid(running)

@@ -329,7 +329,7 @@ class Pool(Dialling):
                 self.wake()
 
         if statements:
-            upstream.run(statements, cleaned)
+            upstream.run(statements, cleaned, self.dialling.connect_timeout)
         else:
             self.resting.discard(upstream)
             self._shelve(upstream)
