@@ -78,7 +78,7 @@ class Caller:
     async def _session(self, ended: asyncio.Event) -> None:
         async with asyncio.timeout(DEADLINE):
             connection = await AsyncConnection.connect(
-                f"host=127.0.0.1 port={self.port} user=backstage password=s3cret dbname=catalog sslmode=disable "
+                f"host=127.0.0.1 port={self.port} user=backstage password=s3cret dbname=stormy sslmode=disable "
                 f"application_name={self.name}", autocommit=True, prepare_threshold=None)
         try:
             for _ in range(self.chance.randrange(1, 40)):
@@ -165,14 +165,14 @@ def descriptors(running: Daemon) -> int:
 
 def left_behind(running: Daemon, postgres: Postgres, before: tuple[int, float]) -> str:
     """What of the storm is still there; nothing is the answer."""
-    states = {state: running.metric("switchboard_upstreams", plugin="catalog", state=state)
+    states = {state: running.metric("switchboard_upstreams", plugin="stormy", state=state)
               for state in ("idle", "active", "resetting", "cancelling", "connecting")}
     idle = states.pop("idle")
     found = {**states, "clients": running.metric("switchboard_clients_connected"),
              "waiting": running.metric("switchboard_clients_waiting"),
              "descriptors": descriptors(running) - before[0] - idle,
              "tasks": running.metric("switchboard_tasks") - before[1],
-             "backends": postgres.sql("select count(*) from pg_stat_activity where datname = 'backstage_plugin_catalog'")[0][0] - idle}
+             "backends": postgres.sql("select count(*) from pg_stat_activity where datname = 'backstage_plugin_stormy'")[0][0] - idle}
     return str({name: value for name, value in found.items() if value}) if any(found.values()) else ""
 
 
@@ -212,9 +212,9 @@ async def _cuts_under_load(postgres: Postgres, base: dict[str, Any], tmp_path: P
                 await weather(running, front, back, ledger, cuts)
                 print(mode, dict(front.fates), dict(back.fates), dict(ledger.done), dict(ledger.told))
                 assert not ledger.problems
-            kept = set(await asyncio.to_thread(postgres.sql, "select name, number from ledger", "backstage_plugin_catalog"))
+            kept = set(await asyncio.to_thread(postgres.sql, "select name, number from ledger", "backstage_plugin_stormy"))
             twice = await asyncio.to_thread(postgres.sql, "select 1 from ledger group by name, number having count(*) > 1",
-                                            "backstage_plugin_catalog")
+                                            "backstage_plugin_stormy")
             assert ledger.acknowledged <= kept
             assert not twice
             try:
@@ -224,7 +224,7 @@ async def _cuts_under_load(postgres: Postgres, base: dict[str, Any], tmp_path: P
 
 
 def _prepare(running: Daemon) -> None:
-    with running.connect("catalog") as connection:
+    with running.connect("stormy") as connection:
         connection.execute("drop table if exists ledger")
         connection.execute("create table ledger (name text, number int)")
 
@@ -232,5 +232,5 @@ def _prepare(running: Daemon) -> None:
 def _at_rest(running: Daemon) -> tuple[int, float]:
     """Descriptors and tasks without clients and without upstreams."""
     until(lambda: not running.metric("switchboard_clients_connected"), "everybody's leave")
-    idle = running.metric("switchboard_upstreams", plugin="catalog", state="idle")
+    idle = running.metric("switchboard_upstreams", plugin="stormy", state="idle")
     return descriptors(running) - int(idle), running.metric("switchboard_tasks")
