@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from proxy.wire.messages import parse_fields, query
-from tests.raw import Raw
+from tests.raw import FLUSH, Raw, bind, execute, parse
 from tests.servers import Postgres, daemon, until
 
 TRUST: dict[str, Any] = {"auth": {"method": "trust"}, "users": {"backstage": {}}}
@@ -88,3 +88,14 @@ def test_who_waits_is_told_once(base: dict[str, Any], tmp_path: Path) -> None:
         waiter.sock.settimeout(30)
         holder.ask("commit")
         assert [tag for tag, _ in waiter.until(b"Z")] == [b"T", b"D", b"C", b"Z"]
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_a_query_behind_a_flush_has_an_end_too(base: dict[str, Any], tmp_path: Path, mode: str) -> None:
+    """Nothing is owed before the Sync, and yet the client waits."""
+    with daemon(tmp_path, base, auth={"method": "trust"}, users={"backstage": {}},
+                pool={"mode": mode, "query_timeout": "1s"}) as running, Raw(running.port) as raw:
+        raw.enter()
+        raw.send(parse("select pg_sleep(600)") + bind() + execute() + FLUSH)
+        found = [parse_fields(body) for tag, body in raw.until(b"E") if tag == b"E"]
+        assert found[-1]["C"] == "57014"

@@ -35,7 +35,8 @@ _LATE = frozenset(b"dcf")
 class Relay(Boarding):
     __slots__ = (
         "_done", "_drop_left", "backlog", "concerns_databases", "draining", "granted_at", "held", "key", "leaving", "loop", "mode",
-        "noticed", "place", "pool", "reading", "settings", "tls", "upstream", "waiter", *(() if hot is not None else ("swift",)),
+        "noticed", "opened", "place", "pool", "reading", "settings", "tls", "upstream", "waiter",
+        *(() if hot is not None else ("swift",)),
     )
 
     def __init__(self, sock: socket.socket, pool: Pool, tally: Tally, key: Key, settings: Settings | None,
@@ -58,6 +59,7 @@ class Relay(Boarding):
         self.leaving = False                 # said goodbye behind requests that are still to be answered
         self.concerns_databases = concerns_databases
         self.granted_at = 0.0                # when the last wait was over: a query's time does not begin before it
+        self.opened = -1.0, 0.0              # `since`, and when it was first seen waiting without a Sync
         self.noticed: Place | None = None    # in which the client has been told that it waits
         self._drop_left = 0
         self._done: asyncio.Future[tuple[str, ProxyError | None]] = self.loop.create_future()

@@ -30,12 +30,17 @@ def overdue(relay: Relay, limits: PoolSettings, now: float) -> Overdue | None:
     if relay.place is not None or (relay.held and relay.upstream is None):
         return None
     asking = bool(relay.owed) or relay.copying
+    if relay.open and not asking:
+        # Behind a Flush a client waits for answers too; its time is counted from when we first see it so.
+        if relay.opened[0] != relay.since:
+            relay.opened = relay.since, now
+        asking, begun = True, relay.opened[1]
     if asking and 0 < limits.query_timeout < now - begun:
         return _fault("query timeout", "57014", "query_timeout")
     if (asking or relay.status != I) and 0 < limits.transaction_timeout < now - (
             max(relay.transaction_since, begun) if relay.status == I else relay.transaction_since):
         return _fault("transaction timeout", "25P04", "transaction_timeout")
-    if asking or relay.open or relay.partial:
+    if asking or relay.partial:
         return None
     if relay.status != I:
         if 0 < limits.idle_transaction_timeout < now - begun:
@@ -66,6 +71,6 @@ def sweep(relays: Iterable[Relay], strike: Callable[[Upstream], None]) -> None:
             continue
         fault = overdue(relay, limits, now)
         if fault is not None:
-            if relay.owed and relay.upstream is not None:
+            if (relay.owed or relay.open) and relay.upstream is not None:
                 strike(relay.upstream)
             relay.finish(fault.message, fault)
