@@ -69,7 +69,7 @@ KNOWN: list[tuple[str, list[Effect]]] = [
     ("set seed = 0.5", [Pin(Reason.SEED, "seed")]),
     ("set role bob", [Role("bob")]),
     ("SET LOCAL ROLE 'Bob'", [Role("Bob", True)]),
-    ("set role none", [Role(None)]),
+    ("set role none", [Role("none")]),
     ("set role = 'bob'", [Role("bob")]),
     ("set session authorization \"B\"", [Authorization("B")]),
     ("set local session authorization default", [Authorization(None, True)]),

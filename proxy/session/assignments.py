@@ -134,7 +134,7 @@ def assign(name: str, value: str | None, default: bool, local: bool) -> Sequence
     if name == "role":
         if value is None and not default:
             return (OBSCURE,)
-        return (Role(None if default or value == "none" else value, local),)
+        return (Role(None if default else value, local),)
     if name == "session_authorization":
         return (Authorization(None if default else value, local),) if default or value is not None else (OBSCURE,)
     return _consequence(name, Reset(name), None)

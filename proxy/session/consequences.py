@@ -93,7 +93,7 @@ class ResetAll:
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    name: str | None                        # None: NONE, DEFAULT or RESET
+    name: str | None                        # None: DEFAULT or RESET; "none": NONE
     local: bool = False
 
 

@@ -31,7 +31,8 @@ _CACHED_BYTES = 8 << 20
 
 # hot: the glance.  Strings count as code here, so it errs to one side only.
 _ORDINARY = re.compile(rb"\s*+(?:(?:select|update|delete|with|values|table|merge)\b"
-                       rb'|insert\s++into\s++(?:[\w$\x80-\xff]++|"[^"]++")(?:\.(?:[\w$\x80-\xff]++|"[^"]++"))?(?=[\s(])\s*+\(?+)', re.IGNORECASE)
+                       rb'|insert\s++into\s++(?:[\w$\x80-\xff]++|"[^"]++")(?:\.(?:[\w$\x80-\xff]++|"[^"]++"))?(?=[\s(])\s*+\(?+)',
+                       re.IGNORECASE)
 _ODD = re.compile(rb'--|/\*|""|[uU]&|;\s*+[^\s]|[tT][eE][mM][pP]|[pP][gG]_|\.\s|\s\.')
 _CALL = re.compile(rb'(?<![\w$\x80-\xff."])([oO][nN] [cC][oO][nN][fF][lL][iI][cC][tT]|[\w$\x80-\xff."]++)\s*+\(')
 _QUIET = frozenset(name.encode() for name in HARMLESS | GRAMMAR | {"on conflict"})
