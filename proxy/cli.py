@@ -17,6 +17,7 @@ examples:
   switchboard run --config app-config.yaml --config app-config.production.yaml
   switchboard check                      is every plugin's database reachable, and what to do if not
   switchboard routes --json              plugin -> target
+  switchboard explain "set role bob"     what a statement does to a session
   switchboard hash-password              make a verifier for switchboard.users
 
 exit codes: 0 done, 1 something failed, 2 the arguments or the configuration are wrong
@@ -53,6 +54,10 @@ def _parser() -> argparse.ArgumentParser:
     hashed = command("hash-password", "Make a verifier from a password read from the terminal or standard input.", files=False)
     hashed.add_argument("--md5", metavar="USER", help="an md5 hash for USER instead of SCRAM-SHA-256")
     hashed.add_argument("--iterations", type=_rounds, default=4096, help="PBKDF2 rounds, 4096 or more (default: 4096)")
+    explained = command("explain", "Say what SQL does to a session: replayed, pinned and why, asked of the server, nothing.",
+                        files=False, listing=True)
+    explained.add_argument("sql", metavar="SQL", help='one or more statements; "-" reads standard input')
+    explained.add_argument("--old-strings", action="store_true", help="as with standard_conforming_strings = off")
     command("version", "Show versions.", files=False)
     return parser
 
@@ -92,6 +97,10 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     if arguments.command == "version":
         sys.stdout.write(f"switchboard {__version__} (Python {platform.python_version()}, {PATH} hot path)\n")
         return 0
+    if arguments.command == "explain":
+        from proxy.commands.explain import explain
+
+        return explain(arguments)
     if arguments.command == "run":
         from proxy.commands.run import run
 
