@@ -151,7 +151,7 @@ ORDINARY = [
     'insert into "final_entities" ("entity_id", "hash") values ($1, $2) on conflict ("entity_id") do update set "hash" = $2',
     "update t set a = nextval('s') where id in (select id from u for update skip locked) returning *",
     "delete from t using u where t.id = u.id",
-    "with recursive x(a) as (select 1 union all select a + 1 from x) select a, row_number() over (partition by a order by a) from x",
+    "with recursive x(a) as (select 1 union all select 2 from x where a < 2) select rank() over (partition by a order by a) from x",
     "select count(*) filter (where a) from t join (select 1) b on true",
     "select * from jsonb_to_recordset($1) as x(a int, b text)",
     "select a.b, format('%s (%s)', a, b) from unnest($1::text[], $2::int[]) as t(a, b)",

@@ -24,6 +24,9 @@ def calls(tokens: Tokens, text: str) -> Iterator[Effect]:
             if kind == Kind.BROKEN:
                 yield Pin(Reason.OBSCURE)
             continue
+        if not token.plain:
+            yield Doubt(Reason.CODE, 'U&"..."')          # its name may be anything, and UESCAPE may stand before a parenthesis
+            continue
         if token.value.startswith("pg_"):
             if token.value in VIEWS:
                 yield VIEWS[token.value]
@@ -42,9 +45,7 @@ def _call(tokens: Tokens, at: int, text: str, names_behind: set[str]) -> Iterato
         first -= 2
         schema = tokens[first].value
     before = tokens[first - 1] if first else None
-    if not token.plain:
-        yield Doubt(Reason.CODE, 'U&"..."')
-    elif about_pids(name) and schema in (None, "pg_catalog"):
+    if about_pids(name) and schema in (None, "pg_catalog"):
         yield OwnPid(name, offset(text, tokens[first].start), offset(text, token.end))
     elif name == "set_config":
         yield _set_config(tokens[at + 2:])

@@ -88,8 +88,8 @@ def _create(tokens: Tokens, text: str) -> Iterable[Effect]:
     elif what in ("table", "index", "unique", "schema") or words(rest, "materialized"):
         found += calls(tokens, text)
     else:
-        found += (Pin(Reason.TEMPORARY, token.value) for token in tokens
-                  if token.kind in (Kind.WORD, Kind.NAME) and token.value.startswith("pg_temp"))
+        found += (Pin(Reason.TEMPORARY, token.value or 'U&"..."') for token in tokens
+                  if token.kind in (Kind.WORD, Kind.NAME) and (token.value.startswith("pg_temp") or not token.plain))
     return found
 
 
