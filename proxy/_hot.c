@@ -7,6 +7,7 @@
  */
 #include "native/numbers.h"
 #include "native/link.h"
+#include "native/lane.h"
 #include "native/event.h"
 #include "native/types.h"
 
@@ -23,8 +24,8 @@ static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "proxy._hot", "The co
 PyMODINIT_FUNC PyInit__hot(void) {
     PyObject *made = PyModule_Create(&module);
     if (!made) return NULL;
-    PyTypeObject *types[] = {&HistogramType, &TallyType, &LinkType, &EarType};
-    for (int i = 0; i < 4; i++)
+    PyTypeObject *types[] = {&HistogramType, &TallyType, &LinkType, &EarType, &LaneType};
+    for (int i = 0; i < 5; i++)
         if (PyModule_AddType(made, types[i]) < 0) {
             Py_DECREF(made);
             return NULL;

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from proxy.errors import ProxyError
 from proxy.hot import hot
 from proxy.pool.tally import BOUNDS, PureHistogram, PureTally, Tally
-from proxy.relay.pump import AWAY, BROKEN, CLOSED, LOST, SETTLE, SHORT, Pump
+from proxy.relay.pump import AWAY, BROKEN, CLOSED, LOST, SETTLE, SHORT, WALKED, Pump
 from proxy.session.link import IDLE, TERMINATE, THINK, Link, PureLink
 from proxy.wire.messages import fields, message, parameter_status, query, ready_for_query
 
@@ -193,3 +195,96 @@ def test_a_short_send_tells_how_much(ends: Ends) -> None:
     while received < sent:
         received += len(ends.client.recv(1 << 20))
     assert received == sent
+
+
+class Lease:
+    """A client, and an idle upstream in the lane of a pool, as the relay and the pool lay them out."""
+
+    def __init__(self, ends: Ends, **of_upstream: Any) -> None:
+        self.settings = ("UTF8",)
+        self.key: frozenset[tuple[str, str]] = frozenset()
+        self.ear = hot.Ear()
+        for name, value in {"sock": ends.far, "fd": ends.far.fileno(), "key": self.key, "settings": self.settings, "expires": 0.0,
+                            "idle_since": 9.0, "reading": True, **of_upstream}.items():
+            setattr(self.ear, name, value)
+        self.lane = hot.Lane()
+        for name, value in {"idle": {self.key: [self.ear]}, "busy": set(), "queue": deque(), "idle_count": 1, "now": 10.0,
+                            "check_delay": 30.0, "plain": True}.items():
+            setattr(self.lane, name, value)
+        pump: Any = ends.pump
+        pump.up, pump.up_fd = None, -1
+        pump.pool, pump.key, pump.settings, pump.held, pump.swift = self.lane, self.key, self.settings, b"", True
+
+    def census(self) -> tuple[int, int, int]:
+        return sum(map(len, self.lane.idle.values())), self.lane.idle_count, len(self.lane.busy)
+
+
+@pytest.fixture
+def plain_ends() -> Iterator[Ends]:
+    made = Ends("swift")
+    yield made
+    made.close()
+
+
+@needs_twin
+def test_a_plain_lease_is_taken_and_given_back_without_python(plain_ends: Ends) -> None:
+    ends, lease = plain_ends, Lease(plain_ends)
+    pump: Any = ends.pump
+    for turn in range(1, 4):
+        ends.client.send(query("select 1"))
+        assert ends.from_client() == 0
+        assert lease.census() == (0, 0, 1)
+        assert (pump.upstream, pump.up, pump.up_fd, lease.ear.rider) == (lease.ear, ends.far, ends.far.fileno(), pump)
+        assert ends.server.recv(100) == query("select 1")
+        ends.server.send(ready_for_query())
+        assert ends.from_upstream() == 0
+        assert ends.client.recv(100) == ready_for_query()
+        assert lease.census() == (1, 1, 0)
+        assert (pump.upstream, pump.up, pump.up_fd, lease.ear.rider, pump.used) == (None, None, -1, None, False)
+        assert (lease.ear.idle_since, pump.tally.leases, sum(pump.tally.wait_time.counts)) == (10.0, turn, turn)
+
+
+@needs_twin
+@pytest.mark.parametrize(("of_client", "of_upstream", "of_lane"), [
+    ({"settings": ("LATIN1",)}, {}, {}), ({"held": b"Q"}, {}, {}), ({"place": object()}, {}, {}), ({"backlog": bytearray()}, {}, {}),
+    ({"leaving": True}, {}, {}), ({"tls": True}, {}, {}), ({"drop_left": 5}, {}, {}), ({"key": frozenset({("a", "b")})}, {}, {}),
+    ({}, {"tls": True}, {}), ({}, {"broken": True}, {}), ({}, {"idle_since": -21.0}, {}), ({}, {}, {"waiting": 1})])
+def test_what_is_not_plain_is_left_to_the_pool(plain_ends: Ends, of_client: dict[str, Any], of_upstream: dict[str, Any],
+                                               of_lane: dict[str, Any]) -> None:
+    ends, lease = plain_ends, Lease(plain_ends, **of_upstream)
+    for target, values in ((ends.pump, of_client), (lease.lane, of_lane)):
+        for name, value in values.items():
+            setattr(target, name, value)
+    ends.client.send(query("select 1"))
+    assert ends.from_client() == AWAY
+    assert lease.census() == (1, 1, 0)
+    assert not ends.pump.owed                 # nobody has looked at it
+
+
+@needs_twin
+@pytest.mark.parametrize("text", [
+    query("select 1")[:-2], query("listen x")[:4], query("drop database x"), message(b"X"), message(b"X") * 2])
+def test_what_needs_thought_has_been_walked_and_takes_nothing(plain_ends: Ends, text: bytes) -> None:
+    ends, lease = plain_ends, Lease(plain_ends)
+    ends.client.send(text)
+    assert ends.from_client() & (AWAY | WALKED) == AWAY | WALKED
+    assert lease.census() == (1, 1, 0)
+
+
+@needs_twin
+@pytest.mark.parametrize(("of_client", "of_upstream", "of_lane"), [
+    ({"draining": True}, {}, {}), ({"dirty": True}, {}, {}), ({"pinned": "LISTEN"}, {}, {}), ({"reported": [("a", "b")]}, {}, {}),
+    ({}, {"reading": False}, {}), ({}, {"cancels": 1}, {}), ({}, {"broken": True}, {}), ({}, {"expires": 9.0}, {}),
+    ({}, {}, {"plain": False}), ({}, {}, {"queue": deque(["somebody"])}), ({}, {}, {"idle": {}})])
+def test_what_does_not_come_back_plainly_is_the_relays(plain_ends: Ends, of_client: dict[str, Any], of_upstream: dict[str, Any],
+                                                       of_lane: dict[str, Any]) -> None:
+    ends, lease = plain_ends, Lease(plain_ends)
+    ends.client.send(query("select 1"))
+    assert ends.from_client() == 0
+    for target, values in ((ends.pump, of_client), (lease.ear, of_upstream), (lease.lane, of_lane)):
+        for name, value in values.items():
+            setattr(target, name, value)
+    ends.server.send(ready_for_query())
+    assert ends.from_upstream() == IDLE
+    pump: Any = ends.pump
+    assert (len(lease.lane.busy), pump.upstream) == (1, lease.ear)

@@ -33,9 +33,18 @@ static int swift_client(Link *self) {
     self->big = n >= BULK;
     self->got = n;
     self->sent = 0;
-    if (self->up_fd < 0) return AWAY;
+    Ear *ear = NULL;
+    if (self->up_fd < 0) {
+        uint8_t first = *(const uint8_t *)shared.buf;
+        if (first == 'd' || is_mark(first) || !(ear = fitting(self))) return AWAY;
+    }
     self->tally->from_client += n;
     int flags = walk_client(self, shared.buf, n);
+    if (ear) {
+        if (flags < 0) return flags;
+        if (flags != BEGAN || !(self->used || self->open || owes(self)) || self->c_left || self->c_part) return flags | AWAY | WALKED;
+        return mount(self, ear) < 0 ? -1 : forward(self, self->up_fd, n, 0);
+    }
     if (flags < 0 || flags & (TERMINATE | THINK)) return flags;
     flags = forward(self, self->up_fd, n, 0);
     return !flags && self->watch && self->status == 'I' && !owes(self) ? SETTLE : flags;
@@ -51,6 +60,10 @@ static int swift_upstream(Link *self) {
     int flags = walk_upstream(self, shared.buf, n);
     if (flags < 0) return -1;
     int outcome = forward(self, self->fd, n, flags);
+    if (outcome == IDLE) {
+        int back = dismount(self);
+        return back < 0 ? -1 : back ? 0 : IDLE;
+    }
     return outcome & BROKEN ? BROKEN : outcome;
 }
 

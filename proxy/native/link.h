@@ -1,6 +1,6 @@
 /* The two walks over the bytes of a client riding a lease: the twin of session/link.py. */
 
-enum { IDLE = 1, TERMINATE = 2, THINK = 4, BEGAN = 8, SHORT = 16, CLOSED = 32, LOST = 64, AWAY = 128, BROKEN = 256, SETTLE = 512 };
+enum { IDLE = 1, TERMINATE = 2, THINK = 4, BEGAN = 8, SHORT = 16, CLOSED = 32, LOST = 64, AWAY = 128, BROKEN = 256, SETTLE = 512, WALKED = 1024 };
 enum { NOTHING, REQUEST, PARSE, OPEN, BYE, COPY, COPY_END };
 enum { BULK = 16384, SMALL_MESSAGE = 4096, LONGEST_STATUS = 65536 };
 
@@ -19,12 +19,13 @@ typedef struct {
     PyObject_HEAD
     Tally *tally;
     PyObject *pinned, *reported, *statement, *c_part, *u_part; /* the parts: bytes, or NULL for none */
+    PyObject *pool, *key, *settings, *upstream, *up, *held, *place, *backlog; /* the relay's own */
     uint8_t *owed;                                             /* a queue: owed[owed_at .. owed_end] */
     uint32_t owed_at, owed_end, owed_size;
-    long long c_left, u_left, cut, got, sent;
+    long long c_left, u_left, cut, got, sent, drop_left;
     double since, transaction_since;
     int status, fd, up_fd;
-    char watch, open, copying, dirty, used, fatal, big, big_up, swift;
+    char watch, open, copying, dirty, used, fatal, big, big_up, swift, tls, leaving, draining;
 } Link;
 
 static bool owe(Link *self, uint8_t tag) {

@@ -1,4 +1,4 @@
-/* The Link as Python sees it, and the Ear of pool/upstream.py: what an upstream hears goes to its rider. */
+/* What Python sees: the Link, the Ear of pool/upstream.py (what an upstream hears goes to its rider), the Lane of a pool. */
 
 static int Link_init(PyObject *o, PyObject *args, PyObject *kwds) {
     static char *names[] = {"tally", "watch", NULL};
@@ -15,21 +15,27 @@ static int Link_init(PyObject *o, PyObject *args, PyObject *kwds) {
 
 static int Link_traverse(PyObject *o, visitproc visit, void *arg) {
     Link *self = (Link *)o;
-    Py_VISIT(self->reported);
+    PyObject *all[] = {self->reported, self->pool, self->settings, self->upstream, self->up, self->place};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) Py_VISIT(all[i]);
     return 0;
 }
 
 static int Link_clear(PyObject *o) {
-    Py_CLEAR(((Link *)o)->reported);
+    Link *self = (Link *)o;
+    PyObject **all[] = {&self->reported, &self->pool, &self->settings, &self->upstream, &self->up, &self->place};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) Py_CLEAR(*all[i]);
     return 0;
 }
 
 static void Link_dealloc(PyObject *o) {
     Link *self = (Link *)o;
     PyObject_GC_UnTrack(o);
+    Link_clear(o);
     Py_XDECREF(self->tally);
     Py_XDECREF(self->pinned);
-    Py_XDECREF(self->reported);
+    Py_XDECREF(self->key);
+    Py_XDECREF(self->held);
+    Py_XDECREF(self->backlog);
     Py_XDECREF(self->statement);
     Py_XDECREF(self->c_part);
     Py_XDECREF(self->u_part);
@@ -66,14 +72,17 @@ static PyGetSetDef Link_getset[] = {
     {"u_part", Link_u_part, NULL, NULL, NULL},
     {NULL}};
 
-#define FLAG(name) {#name, T_BOOL, offsetof(Link, name), 0, NULL}
+#define REAL(type, name) {#name, T_DOUBLE, offsetof(type, name), 0, NULL}
+#define COUNT(type, name) {#name, T_INT, offsetof(type, name), 0, NULL}
+#define FLAG(type, name) {#name, T_BOOL, offsetof(type, name), 0, NULL}
 static PyMemberDef Link_members[] = {
     OBJECT(Link, tally, READONLY), OBJECT(Link, pinned, 0), OBJECT(Link, reported, 0), OBJECT(Link, statement, 0),
+    OBJECT(Link, pool, 0), OBJECT(Link, key, 0), OBJECT(Link, settings, 0), OBJECT(Link, upstream, 0), OBJECT(Link, up, 0),
+    OBJECT(Link, held, 0), OBJECT(Link, place, 0), OBJECT(Link, backlog, 0), NUMBER(Link, drop_left),
     NUMBER(Link, c_left), NUMBER(Link, u_left), NUMBER(Link, cut), NUMBER(Link, got), NUMBER(Link, sent),
-    {"since", T_DOUBLE, offsetof(Link, since), 0, NULL}, {"transaction_since", T_DOUBLE, offsetof(Link, transaction_since), 0, NULL},
-    {"status", T_INT, offsetof(Link, status), 0, NULL}, {"fd", T_INT, offsetof(Link, fd), 0, NULL},
-    {"up_fd", T_INT, offsetof(Link, up_fd), 0, NULL}, FLAG(watch), FLAG(open), FLAG(copying), FLAG(dirty), FLAG(used), FLAG(fatal),
-    FLAG(big), FLAG(big_up), FLAG(swift), {NULL}};
+    REAL(Link, since), REAL(Link, transaction_since), COUNT(Link, status), COUNT(Link, fd), COUNT(Link, up_fd),
+    FLAG(Link, watch), FLAG(Link, open), FLAG(Link, copying), FLAG(Link, dirty), FLAG(Link, used), FLAG(Link, fatal), FLAG(Link, big),
+    FLAG(Link, big_up), FLAG(Link, swift), FLAG(Link, tls), FLAG(Link, leaving), FLAG(Link, draining), {NULL}};
 
 static PyMethodDef Link_methods[] = {
     {"from_client", (PyCFunction)(void (*)(void))Link_from_client, METH_FASTCALL, "Account for buf[:n] on its way to the upstream."},
@@ -102,11 +111,6 @@ static PyTypeObject LinkType = {
 
 /* -- Ear: what an upstream hears goes to its rider ------------------------------------------------------------------ */
 
-typedef struct {
-    PyObject_HEAD
-    PyObject *rider;
-} Ear;
-
 static PyObject *Ear_on_readable(PyObject *o, PyObject *unused) {
     PyObject *rider = ((Ear *)o)->rider;
     if (!rider || rider == Py_None) return PyObject_CallMethod(o, "_unridden", NULL);
@@ -118,23 +122,32 @@ static PyObject *Ear_on_readable(PyObject *o, PyObject *unused) {
 }
 
 static int Ear_traverse(PyObject *o, visitproc visit, void *arg) {
-    Py_VISIT(((Ear *)o)->rider);
+    Ear *self = (Ear *)o;
+    Py_VISIT(self->rider);
+    Py_VISIT(self->sock);
+    Py_VISIT(self->settings);
     return 0;
 }
 
 static int Ear_clear(PyObject *o) {
-    Py_CLEAR(((Ear *)o)->rider);
+    Ear *self = (Ear *)o;
+    Py_CLEAR(self->rider);
+    Py_CLEAR(self->sock);
+    Py_CLEAR(self->settings);
     return 0;
 }
 
 static void Ear_dealloc(PyObject *o) {
     PyObject_GC_UnTrack(o);
     Ear_clear(o);
+    Py_XDECREF(((Ear *)o)->key);
     Py_TYPE(o)->tp_free(o);
 }
 
 static PyMethodDef Ear_methods[] = {{"on_readable", Ear_on_readable, METH_NOARGS, "The upstream's socket can be read."}, {NULL}};
-static PyMemberDef Ear_members[] = {OBJECT(Ear, rider, 0), {NULL}};
+static PyMemberDef Ear_members[] = {
+    OBJECT(Ear, rider, 0), OBJECT(Ear, sock, 0), OBJECT(Ear, key, 0), OBJECT(Ear, settings, 0), REAL(Ear, idle_since), REAL(Ear, expires),
+    NUMBER(Ear, cancels), COUNT(Ear, fd), FLAG(Ear, tls), FLAG(Ear, reading), FLAG(Ear, broken), {NULL}};
 
 static PyTypeObject EarType = {
     PyVarObject_HEAD_INIT(NULL, 0)
@@ -147,4 +160,42 @@ static PyTypeObject EarType = {
     .tp_clear = Ear_clear,
     .tp_methods = Ear_methods,
     .tp_members = Ear_members,
+};
+
+static int Lane_traverse(PyObject *o, visitproc visit, void *arg) {
+    Lane *self = (Lane *)o;
+    Py_VISIT(self->idle);
+    Py_VISIT(self->busy);
+    Py_VISIT(self->queue);
+    return 0;
+}
+
+static int Lane_clear(PyObject *o) {
+    Lane *self = (Lane *)o;
+    Py_CLEAR(self->idle);
+    Py_CLEAR(self->busy);
+    Py_CLEAR(self->queue);
+    return 0;
+}
+
+static void Lane_dealloc(PyObject *o) {
+    PyObject_GC_UnTrack(o);
+    Lane_clear(o);
+    Py_TYPE(o)->tp_free(o);
+}
+
+static PyMemberDef Lane_members[] = {
+    OBJECT(Lane, idle, 0), OBJECT(Lane, busy, 0), OBJECT(Lane, queue, 0), NUMBER(Lane, idle_count), NUMBER(Lane, waiting),
+    REAL(Lane, now), REAL(Lane, check_delay), FLAG(Lane, plain), {NULL}};
+
+static PyTypeObject LaneType = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "proxy._hot.Lane",
+    .tp_basicsize = sizeof(Lane),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .tp_new = PyType_GenericNew,
+    .tp_dealloc = Lane_dealloc,
+    .tp_traverse = Lane_traverse,
+    .tp_clear = Lane_clear,
+    .tp_members = Lane_members,
 };

@@ -17,6 +17,7 @@ from proxy.config.settings import Upstream as UpstreamSettings
 from proxy.config.target import Credential, Server, Target
 from proxy.errors import ProxyError, UpstreamFault, UpstreamRefused
 from proxy.net.tasks import keep
+from proxy.pool.lane import Lane
 from proxy.pool.outage import Do as Hold
 from proxy.pool.outage import Outage, away
 from proxy.pool.plan import keeps_waiting
@@ -24,15 +25,13 @@ from proxy.pool.reach import Reach, Reached
 from proxy.pool.upstream import Key, Settings, Upstream, startup_parameters, take_role
 
 if TYPE_CHECKING:
-    from collections import deque
-
     from proxy.pool.pool import Counters, Place, Pool
 
 log = logging.getLogger(__name__)
 MAX_REMEMBERED = 1000         # startup parameters, and wishes, of clients
 
 
-class Dialling:
+class Dialling(Lane):
     """The half of a Pool that makes connections."""
 
     if TYPE_CHECKING:
@@ -45,7 +44,6 @@ class Dialling:
         reach: Reach
         loop: asyncio.AbstractEventLoop
         clock: Callable[[], float]
-        queue: deque[Place]
         counters: Counters
         outage: Outage
         baselines: dict[Key, Settings]

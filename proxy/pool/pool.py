@@ -79,12 +79,13 @@ class Pool(Dialling):
         self.reach = reach
         self.loop = asyncio.get_running_loop()
         self.clock = self.loop.time
-        self.now = self.clock()                       # as of the last sweep: a second is exact enough for idleness
-        self.idle: dict[Key, list[Upstream]] = {}
+        self.now = self.clock()
+        self.check_delay = settings.check_delay
+        self.idle = {}
         self.idle_count = 0
-        self.busy: set[Upstream] = set()
+        self.busy = set()
         self.resting: set[Upstream] = set()           # chores, or a cancel in flight
-        self.queue: deque[Place] = deque()
+        self.queue = deque()
         self.successor: Pool | None = None            # of a retired pool: where its clients go for their next lease
         self.counters = Counters()
         self.outage = Outage()
@@ -95,7 +96,7 @@ class Pool(Dialling):
         # An idle connection to a template would be in the way of every CREATE DATABASE.
         self.clear_until = 0.0
         self.unpooled = target.database in TEMPLATES
-        self.plain = not self.unpooled                # of what comes back nothing is asked but its age
+        self.plain = not self.unpooled
 
     def _pool(self) -> Pool:
         return self
@@ -124,7 +125,7 @@ class Pool(Dialling):
         wanted = waiter.settings
         if wanted is not None and wanted is not upstream.settings and wanted != upstream.settings:
             return None
-        if self.now - upstream.idle_since >= self.settings.check_delay:
+        if self.now - upstream.idle_since >= self.check_delay:
             return None
         stack.pop()
         self.idle_count -= 1
@@ -241,7 +242,7 @@ class Pool(Dialling):
         wanted = waiter.settings
         if wanted is not None and wanted != upstream.settings:
             statements += _adapt(upstream.settings, wanted)
-        elif self.clock() - upstream.idle_since >= self.settings.check_delay:
+        elif self.clock() - upstream.idle_since >= self.check_delay:
             statements.append("")
         if not statements:
             self._grant(upstream, place)

@@ -52,10 +52,20 @@ class Rider(Protocol):
 
 
 class PureEar:
-    """What an upstream hears goes to its rider, or is for itself."""
+    """What an upstream hears goes to its rider, or is for itself.  What the hot path reads of it stands here."""
 
-    __slots__ = ("rider",)
+    __slots__ = ("broken", "cancels", "expires", "fd", "idle_since", "key", "reading", "rider", "settings", "sock", "tls")
     rider: Rider | None
+    sock: socket.socket
+    key: Key
+    settings: Settings
+    idle_since: float
+    expires: float
+    cancels: int
+    fd: int
+    tls: bool
+    reading: bool
+    broken: bool
 
     def on_readable(self) -> None:
         if self.rider is not None:
@@ -74,9 +84,8 @@ else:
 
 
 class Upstream(Ear):
-    __slots__ = ("__weakref__", "_answers", "_chore_left", "_late", "_then", "backlog", "born", "broken", "cancels", "dirty",
-                 "expires", "fd", "fresh", "idle_since", "key", "loop", "parameters", "pid", "pool", "reading", "recv_into", "refusal",
-                 "route", "secret", "send", "settings", "shown", "sock", "tls")
+    __slots__ = ("__weakref__", "_answers", "_chore_left", "_late", "_then", "backlog", "born", "dirty", "fresh", "loop",
+                 "parameters", "pid", "pool", "recv_into", "refusal", "route", "secret", "send", "shown")
 
     def __init__(self, pool: Pool, reached: Reached, key: Key, now: float) -> None:
         self.pool = pool
@@ -90,7 +99,7 @@ class Upstream(Ear):
         self.loop = asyncio.get_running_loop()
         self.key = key
         self.parameters = welcome.parameters
-        self.settings: Settings = intern(tuple(map(welcome.parameters.get, TRACKED)))
+        self.settings = intern(tuple(map(welcome.parameters.get, TRACKED)))
         self.fresh = self.settings               # what the login reported
         self.refusal: UpstreamRefused | None = None    # why a chore failed
         self.pid, self.secret = welcome.pid, welcome.secret

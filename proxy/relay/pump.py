@@ -36,6 +36,7 @@ LOST = 64           # the socket that was read is broken
 AWAY = 128          # the client has no upstream: VIEW[:got] has not been looked at
 BROKEN = 256        # the socket that was written to is broken
 SETTLE = 512        # a client's event that owes nothing: the lease may be over
+WALKED = 1024       # beside AWAY: VIEW[:got] has been accounted for; the flags are the Link's
 
 
 if hot is not None:
@@ -43,7 +44,9 @@ if hot is not None:
 
 
 class Pump(Link):
-    __slots__ = ("sock", "up") if hot is not None else ("big", "big_up", "fd", "got", "sent", "sock", "up", "up_fd")
+    __slots__ = ("sock", *(() if hot is not None else (
+        "backlog", "big", "big_up", "draining", "drop_left", "fd", "got", "held", "key", "leaving", "place", "pool", "sent",
+        "settings", "swift", "tls", "up", "up_fd", "upstream")))
 
     def __init__(self, sock: socket.socket, tally: Tally, *, watch: bool) -> None:
         super().__init__(tally, watch=watch)
@@ -116,4 +119,4 @@ class Pump(Link):
         swift_push = push_client
 
 
-__all__ = ["AWAY", "BEGAN", "BROKEN", "BUF", "CLOSED", "LOST", "SETTLE", "SHORT", "VIEW", "WOULD_BLOCK", "Pump"]
+__all__ = ["AWAY", "BEGAN", "BROKEN", "BUF", "CLOSED", "LOST", "SETTLE", "SHORT", "VIEW", "WALKED", "WOULD_BLOCK", "Pump"]

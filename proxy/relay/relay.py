@@ -25,7 +25,7 @@ from proxy.pool.pool import Place, Pool
 from proxy.pool.tally import Tally
 from proxy.pool.upstream import Key, Settings, Upstream
 from proxy.relay.boarding import Boarding
-from proxy.relay.pump import AWAY, BEGAN, BROKEN, BUF, CLOSED, LOST, SETTLE, SHORT, VIEW, WOULD_BLOCK
+from proxy.relay.pump import AWAY, BEGAN, BROKEN, BUF, CLOSED, LOST, SETTLE, SHORT, VIEW, WALKED, WOULD_BLOCK
 from proxy.session.link import IDLE, TERMINATE, THINK, I
 
 HELD_LIMIT = 65_536       # bytes of a client without an upstream, before it is no longer read
@@ -34,9 +34,7 @@ _LATE = frozenset(b"dcf")
 
 class Relay(Boarding):
     __slots__ = (
-        "_done", "_drop_left", "backlog", "concerns_databases", "draining", "granted_at", "held", "key", "leaving", "loop", "mode",
-        "noticed", "opened", "place", "pool", "reading", "settings", "tls", "upstream", "waiter",
-        *(() if hot is not None else ("swift",)),
+        "_done", "concerns_databases", "granted_at", "loop", "mode", "noticed", "opened", "reading", "waiter",
     )
 
     def __init__(self, sock: socket.socket, pool: Pool, tally: Tally, key: Key, settings: Settings | None,
@@ -61,7 +59,7 @@ class Relay(Boarding):
         self.granted_at = 0.0                # when the last wait was over: a query's time does not begin before it
         self.opened = -1.0, 0.0              # `since`, and when it was first seen waiting without a Sync
         self.noticed: Place | None = None    # in which the client has been told that it waits
-        self._drop_left = 0
+        self.drop_left = 0
         self._done: asyncio.Future[tuple[str, ProxyError | None]] = self.loop.create_future()
 
     # -- life ---------------------------------------------------------------------------------------------
@@ -159,7 +157,10 @@ class Relay(Boarding):
     def _client_outcome(self, outcome: int) -> None:
         if outcome & AWAY:
             try:
-                self._without_upstream(self.got)
+                if outcome & WALKED:
+                    self._hold(bytes(VIEW[:self.got]), outcome)
+                else:
+                    self._without_upstream(self.got)
             except ProxyError as fault:
                 self._client_fault(fault)
         elif outcome & SETTLE:
@@ -224,7 +225,7 @@ class Relay(Boarding):
 
     def _without_upstream(self, n: int) -> None:  # hot
         """Bytes of a client that holds no lease: keep them, and ask for one when a whole message is there."""
-        if not self.held and self.place is None and not self._drop_left and BUF[0] not in _LATE:
+        if not self.held and self.place is None and not self.drop_left and BUF[0] not in _LATE:
             flags = self.from_client(BUF, n)
             if flags == BEGAN and (self.used or self.open or self.owed) and not self.partial:
                 upstream = self.pool.take(self)
@@ -275,13 +276,13 @@ class Relay(Boarding):
 
     def _skip_late_copy(self, data: bytes) -> bytes:
         """CopyData, CopyDone and CopyFail behind a COPY that failed are ignored, as PostgreSQL does."""
-        if self._drop_left:
-            cut = min(self._drop_left, len(data))
-            self._drop_left -= cut
+        if self.drop_left:
+            cut = min(self.drop_left, len(data))
+            self.drop_left -= cut
             data = data[cut:]
         while len(data) >= 5 and data[0] in b"dcf" and not self.held and not self.c_left and not self.c_part:
             size = int.from_bytes(data[1:5]) + 1
-            self._drop_left = max(0, size - len(data))
+            self.drop_left = max(0, size - len(data))
             data = data[size:]
         return data
 
