@@ -24,8 +24,8 @@ static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "proxy._hot", "The co
 PyMODINIT_FUNC PyInit__hot(void) {
     PyObject *made = PyModule_Create(&module);
     if (!made) return NULL;
-    PyTypeObject *types[] = {&HistogramType, &TallyType, &LinkType, &EarType, &LaneType};
-    for (int i = 0; i < 5; i++)
+    PyTypeObject *types[] = {&HistogramType, &TallyType, &LinkType, &EarType, &LaneType, &PlaceType};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (PyModule_AddType(made, types[i]) < 0) {
             Py_DECREF(made);
             return NULL;

@@ -208,12 +208,15 @@ class Lease:
                             "idle_since": 9.0, "reading": True, **of_upstream}.items():
             setattr(self.ear, name, value)
         self.lane = hot.Lane()
-        for name, value in {"idle": {self.key: [self.ear]}, "busy": set(), "queue": deque(), "idle_count": 1, "now": 10.0,
-                            "check_delay": 30.0, "plain": True}.items():
+        for name, value in {"idle": {self.key: [self.ear]}, "busy": set(), "resting": set(), "queue": deque(), "idle_count": 1,
+                            "now": 10.0, "check_delay": 30.0, "size": 1, "plain": True, "patient": True, "clock": lambda: 12.5}.items():
             setattr(self.lane, name, value)
-        pump: Any = ends.pump
+        self.admit(ends.pump)
+
+    def admit(self, pump: Any) -> None:
         pump.up, pump.up_fd = None, -1
-        pump.pool, pump.key, pump.settings, pump.held, pump.swift = self.lane, self.key, self.settings, b"", True
+        pump.pool, pump.key, pump.settings, pump.held = self.lane, self.key, self.settings, b""
+        pump.swift = pump.reading = True
 
     def census(self) -> tuple[int, int, int]:
         return sum(map(len, self.lane.idle.values())), self.lane.idle_count, len(self.lane.busy)
@@ -288,3 +291,64 @@ def test_what_does_not_come_back_plainly_is_the_relays(plain_ends: Ends, of_clie
     assert ends.from_upstream() == IDLE
     pump: Any = ends.pump
     assert (len(lease.lane.busy), pump.upstream) == (1, lease.ear)
+
+
+@needs_twin
+def test_who_must_wait_waits_and_is_served_without_python(plain_ends: Ends) -> None:
+    ends, lease = plain_ends, Lease(plain_ends)
+    second = Ends("swift")
+    lease.admit(second.pump)
+    first: Any = ends.pump
+    other: Any = second.pump
+    ends.client.send(query("select 1"))
+    assert ends.from_client() == 0
+    second.client.send(query("select 2"))
+    assert second.from_client() == 0
+    (place,) = lease.lane.queue
+    assert (place.waiter, place.pool, place.since, lease.lane.used_at, place.gone) == (other, lease.lane, 12.5, 12.5, False)
+    assert (other.held, other.place, lease.lane.waiting, other.since > 0) == (query("select 2"), place, 1, True)
+    assert ends.server.recv(100) == query("select 1")
+    ends.server.send(ready_for_query())
+    assert ends.from_upstream() == 0
+    assert ends.server.recv(100) == query("select 2")
+    assert lease.census() == (0, 0, 1)
+    assert (place.gone, place.settled, place.left, len(lease.lane.queue), lease.lane.waiting) == (True, True, False, 0, 0)
+    assert (other.held, other.place, other.upstream, other.up_fd, lease.ear.rider) == (b"", None, lease.ear, lease.ear.fd, other)
+    assert (first.upstream, first.up_fd, first.used, sum(other.tally.wait_time.counts)) == (None, -1, False, 1)
+    assert other.granted_at >= other.since
+    second.close()
+
+
+@needs_twin
+@pytest.mark.parametrize("of_lane", [{"size": 2}, {"busy": set()}, {"plain": False}, {"patient": False}])
+def test_who_may_be_helped_is_left_to_the_pool(plain_ends: Ends, of_lane: dict[str, Any]) -> None:
+    ends, lease = plain_ends, Lease(plain_ends)
+    lease.lane.idle, lease.lane.idle_count, lease.lane.busy = {}, 0, {lease.ear}
+    for name, value in of_lane.items():
+        setattr(lease.lane, name, value)
+    ends.client.send(query("select 1"))
+    assert ends.from_client() == AWAY
+    assert not lease.lane.queue
+    lease.lane.size, lease.lane.busy, lease.lane.plain, lease.lane.patient, lease.lane.alarm = 1, {lease.ear}, True, False, object()
+    ends.client.send(query("select 1"))
+    assert ends.from_client() == 0
+    assert len(lease.lane.queue) == 1
+
+
+@needs_twin
+@pytest.mark.parametrize("of_waiter", [
+    {"settings": ("LATIN1",)}, {"key": frozenset({("a", "b")})}, {"leaving": True}, {"reading": False}, {"swift": False},
+    {"backlog": bytearray()}, {"waiter": object()}])
+def test_a_waiter_who_is_not_plain_is_left_to_the_pool(plain_ends: Ends, of_waiter: dict[str, Any]) -> None:
+    ends, lease = plain_ends, Lease(plain_ends)
+    second = Ends("swift")
+    lease.admit(second.pump)
+    for each, text in ((ends, "select 1"), (second, "select 2")):
+        each.client.send(query(text))
+        assert each.from_client() == 0
+    for name, value in of_waiter.items():
+        setattr(second.pump, name, value)
+    ends.server.send(ready_for_query())
+    assert ends.from_upstream() == IDLE
+    assert len(lease.lane.queue) == 1
+    second.close()

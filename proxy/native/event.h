@@ -1,17 +1,11 @@
 /* One event: receive, walk, send.  The twin of relay/pump.py for two plain sockets. */
 
-#ifndef MSG_NOSIGNAL
-#define MSG_NOSIGNAL 0
-#endif
-
 static Py_buffer shared; /* what every event is received into; given by set_buffer */
 
 static int64_t receive(int fd, char big) {
     Py_ssize_t room = big ? shared.len : shared.len < BULK ? shared.len : BULK;
     return recv(fd, shared.buf, (size_t)room, 0);
 }
-
-static inline bool would_block(void) { return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR; }
 
 static int forward(Link *self, int fd, int64_t n, int flags) {
     int64_t sent = send(fd, shared.buf, (size_t)n, MSG_NOSIGNAL);
@@ -33,17 +27,19 @@ static int swift_client(Link *self) {
     self->big = n >= BULK;
     self->got = n;
     self->sent = 0;
+    Lane *lane = NULL;
     Ear *ear = NULL;
     if (self->up_fd < 0) {
         uint8_t first = *(const uint8_t *)shared.buf;
-        if (first == 'd' || is_mark(first) || !(ear = fitting(self))) return AWAY;
+        if (first == 'd' || is_mark(first) || !(lane = plain_client(self)) || (!(ear = fitting(self, lane)) && !only_waiting(lane))) return AWAY;
     }
     self->tally->from_client += n;
     int flags = walk_client(self, shared.buf, n);
-    if (ear) {
+    if (lane) {
         if (flags < 0) return flags;
         if (flags != BEGAN || !(self->used || self->open || owes(self)) || self->c_left || self->c_part) return flags | AWAY | WALKED;
-        return mount(self, ear) < 0 ? -1 : forward(self, self->up_fd, n, 0);
+        if (!ear) return queue_up(self, lane, shared.buf, n);
+        return mount(self, lane, ear) < 0 ? -1 : forward(self, self->up_fd, n, 0);
     }
     if (flags < 0 || flags & (TERMINATE | THINK)) return flags;
     flags = forward(self, self->up_fd, n, 0);

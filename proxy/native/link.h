@@ -19,13 +19,13 @@ typedef struct {
     PyObject_HEAD
     Tally *tally;
     PyObject *pinned, *reported, *statement, *c_part, *u_part; /* the parts: bytes, or NULL for none */
-    PyObject *pool, *key, *settings, *upstream, *up, *held, *place, *backlog; /* the relay's own */
+    PyObject *pool, *key, *settings, *upstream, *up, *held, *place, *backlog, *waiter; /* the relay's own */
     uint8_t *owed;                                             /* a queue: owed[owed_at .. owed_end] */
     uint32_t owed_at, owed_end, owed_size;
     long long c_left, u_left, cut, got, sent, drop_left;
-    double since, transaction_since;
+    double since, transaction_since, granted_at;
     int status, fd, up_fd;
-    char watch, open, copying, dirty, used, fatal, big, big_up, swift, tls, leaving, draining;
+    char watch, open, copying, dirty, used, fatal, big, big_up, swift, tls, leaving, draining, reading;
 } Link;
 
 static bool owe(Link *self, uint8_t tag) {

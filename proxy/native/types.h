@@ -15,14 +15,14 @@ static int Link_init(PyObject *o, PyObject *args, PyObject *kwds) {
 
 static int Link_traverse(PyObject *o, visitproc visit, void *arg) {
     Link *self = (Link *)o;
-    PyObject *all[] = {self->reported, self->pool, self->settings, self->upstream, self->up, self->place};
+    PyObject *all[] = {self->reported, self->pool, self->settings, self->upstream, self->up, self->place, self->waiter};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) Py_VISIT(all[i]);
     return 0;
 }
 
 static int Link_clear(PyObject *o) {
     Link *self = (Link *)o;
-    PyObject **all[] = {&self->reported, &self->pool, &self->settings, &self->upstream, &self->up, &self->place};
+    PyObject **all[] = {&self->reported, &self->pool, &self->settings, &self->upstream, &self->up, &self->place, &self->waiter};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) Py_CLEAR(*all[i]);
     return 0;
 }
@@ -78,11 +78,11 @@ static PyGetSetDef Link_getset[] = {
 static PyMemberDef Link_members[] = {
     OBJECT(Link, tally, READONLY), OBJECT(Link, pinned, 0), OBJECT(Link, reported, 0), OBJECT(Link, statement, 0),
     OBJECT(Link, pool, 0), OBJECT(Link, key, 0), OBJECT(Link, settings, 0), OBJECT(Link, upstream, 0), OBJECT(Link, up, 0),
-    OBJECT(Link, held, 0), OBJECT(Link, place, 0), OBJECT(Link, backlog, 0), NUMBER(Link, drop_left),
+    OBJECT(Link, held, 0), OBJECT(Link, place, 0), OBJECT(Link, backlog, 0), OBJECT(Link, waiter, 0), NUMBER(Link, drop_left),
     NUMBER(Link, c_left), NUMBER(Link, u_left), NUMBER(Link, cut), NUMBER(Link, got), NUMBER(Link, sent),
-    REAL(Link, since), REAL(Link, transaction_since), COUNT(Link, status), COUNT(Link, fd), COUNT(Link, up_fd),
+    REAL(Link, since), REAL(Link, transaction_since), REAL(Link, granted_at), COUNT(Link, status), COUNT(Link, fd), COUNT(Link, up_fd),
     FLAG(Link, watch), FLAG(Link, open), FLAG(Link, copying), FLAG(Link, dirty), FLAG(Link, used), FLAG(Link, fatal), FLAG(Link, big),
-    FLAG(Link, big_up), FLAG(Link, swift), FLAG(Link, tls), FLAG(Link, leaving), FLAG(Link, draining), {NULL}};
+    FLAG(Link, big_up), FLAG(Link, swift), FLAG(Link, tls), FLAG(Link, leaving), FLAG(Link, draining), FLAG(Link, reading), {NULL}};
 
 static PyMethodDef Link_methods[] = {
     {"from_client", (PyCFunction)(void (*)(void))Link_from_client, METH_FASTCALL, "Account for buf[:n] on its way to the upstream."},
@@ -162,19 +162,19 @@ static PyTypeObject EarType = {
     .tp_members = Ear_members,
 };
 
+/* -- Lane and Place: a pool and its queue ---------------------------------------------------------------------------- */
+
 static int Lane_traverse(PyObject *o, visitproc visit, void *arg) {
     Lane *self = (Lane *)o;
-    Py_VISIT(self->idle);
-    Py_VISIT(self->busy);
-    Py_VISIT(self->queue);
+    PyObject *all[] = {self->idle, self->busy, self->resting, self->queue, self->clock, self->alarm};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) Py_VISIT(all[i]);
     return 0;
 }
 
 static int Lane_clear(PyObject *o) {
     Lane *self = (Lane *)o;
-    Py_CLEAR(self->idle);
-    Py_CLEAR(self->busy);
-    Py_CLEAR(self->queue);
+    PyObject **all[] = {&self->idle, &self->busy, &self->resting, &self->queue, &self->clock, &self->alarm};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) Py_CLEAR(*all[i]);
     return 0;
 }
 
@@ -185,8 +185,9 @@ static void Lane_dealloc(PyObject *o) {
 }
 
 static PyMemberDef Lane_members[] = {
-    OBJECT(Lane, idle, 0), OBJECT(Lane, busy, 0), OBJECT(Lane, queue, 0), NUMBER(Lane, idle_count), NUMBER(Lane, waiting),
-    REAL(Lane, now), REAL(Lane, check_delay), FLAG(Lane, plain), {NULL}};
+    OBJECT(Lane, idle, 0), OBJECT(Lane, busy, 0), OBJECT(Lane, resting, 0), OBJECT(Lane, queue, 0), OBJECT(Lane, clock, 0),
+    OBJECT(Lane, alarm, 0), NUMBER(Lane, idle_count), NUMBER(Lane, waiting), NUMBER(Lane, coming), NUMBER(Lane, size), REAL(Lane, now),
+    REAL(Lane, check_delay), REAL(Lane, used_at), FLAG(Lane, plain), FLAG(Lane, patient), {NULL}};
 
 static PyTypeObject LaneType = {
     PyVarObject_HEAD_INIT(NULL, 0)
@@ -198,4 +199,48 @@ static PyTypeObject LaneType = {
     .tp_traverse = Lane_traverse,
     .tp_clear = Lane_clear,
     .tp_members = Lane_members,
+};
+
+static int Place_init(PyObject *o, PyObject *args, PyObject *kwds) {
+    static char *names[] = {"waiter", "since", "pool", NULL};
+    Place *self = (Place *)o;
+    PyObject *waiter, *pool;
+    if (!PyArg_ParseTupleAndKeywords(args, kwds, "OdO", names, &waiter, &self->since, &pool)) return -1;
+    Py_XSETREF(self->waiter, Py_NewRef(waiter));
+    Py_XSETREF(self->pool, Py_NewRef(pool));
+    return 0;
+}
+
+static int Place_traverse(PyObject *o, visitproc visit, void *arg) {
+    Py_VISIT(((Place *)o)->waiter);
+    Py_VISIT(((Place *)o)->pool);
+    return 0;
+}
+
+static int Place_clear(PyObject *o) {
+    Py_CLEAR(((Place *)o)->waiter);
+    Py_CLEAR(((Place *)o)->pool);
+    return 0;
+}
+
+static void Place_dealloc(PyObject *o) {
+    PyObject_GC_UnTrack(o);
+    Place_clear(o);
+    Py_TYPE(o)->tp_free(o);
+}
+
+static PyMemberDef Place_members[] = {
+    OBJECT(Place, waiter, 0), OBJECT(Place, pool, 0), REAL(Place, since), FLAG(Place, gone), FLAG(Place, settled), FLAG(Place, left), {NULL}};
+
+static PyTypeObject PlaceType = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "proxy._hot.Place",
+    .tp_basicsize = sizeof(Place),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .tp_new = PyType_GenericNew,
+    .tp_init = Place_init,
+    .tp_dealloc = Place_dealloc,
+    .tp_traverse = Place_traverse,
+    .tp_clear = Place_clear,
+    .tp_members = Place_members,
 };

@@ -17,7 +17,7 @@ from proxy.config.settings import Upstream as UpstreamSettings
 from proxy.config.target import Credential, Server, Target
 from proxy.errors import ProxyError, UpstreamFault, UpstreamRefused
 from proxy.net.tasks import keep
-from proxy.pool.lane import Lane
+from proxy.pool.lane import Lane, Place
 from proxy.pool.outage import Do as Hold
 from proxy.pool.outage import Outage, away
 from proxy.pool.plan import keeps_waiting
@@ -25,7 +25,7 @@ from proxy.pool.reach import Reach, Reached
 from proxy.pool.upstream import Key, Settings, Upstream, startup_parameters, take_role
 
 if TYPE_CHECKING:
-    from proxy.pool.pool import Counters, Place, Pool
+    from proxy.pool.pool import Counters, Pool
 
 log = logging.getLogger(__name__)
 MAX_REMEMBERED = 1000         # startup parameters, and wishes, of clients
@@ -43,7 +43,6 @@ class Dialling(Lane):
         forget: Callable[[Target], None]
         reach: Reach
         loop: asyncio.AbstractEventLoop
-        clock: Callable[[], float]
         counters: Counters
         outage: Outage
         baselines: dict[Key, Settings]

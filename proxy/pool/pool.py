@@ -13,7 +13,6 @@ import logging
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from proxy.config.settings import Pool as PoolSettings
 from proxy.config.settings import Upstream as UpstreamSettings
@@ -21,6 +20,7 @@ from proxy.config.target import Server, Target
 from proxy.errors import ProxyError, QueryWaitTimeout
 from proxy.net.ends import LAST_WORDS, ended
 from proxy.pool.dialling import Dialling
+from proxy.pool.lane import Place, Waiter
 from proxy.pool.outage import Outage
 from proxy.pool.plan import Census, Do, plan
 from proxy.pool.reach import Reach
@@ -30,29 +30,6 @@ from proxy.pool.upstream import TRACKED, Key, Settings, Upstream, set_role
 log = logging.getLogger(__name__)
 CLEAR_FOR = 6.0              # seconds; DROP DATABASE waits five for others to leave (CountOtherDBBackends in procarray.c)
 TEMPLATES = frozenset({"template0", "template1"})
-
-
-class Waiter(Protocol):
-    """A client that asks for an upstream."""
-
-    @property
-    def key(self) -> Key: ...
-    @property
-    def settings(self) -> Settings | None: ...
-    def granted(self, upstream: Upstream) -> None: ...
-    def failed(self, fault: ProxyError) -> None: ...
-
-
-@dataclass(slots=True)
-class Place:
-    """A waiter's place in the queue."""
-
-    waiter: Waiter
-    since: float
-    pool: Pool
-    gone: bool = False            # from the queue
-    settled: bool = False         # granted or failed: the waiter has its answer
-    left: bool = False            # the client went away
 
 
 @dataclass(slots=True)
@@ -81,15 +58,17 @@ class Pool(Dialling):
         self.clock = self.loop.time
         self.now = self.clock()
         self.check_delay = settings.check_delay
+        self.size = settings.size
+        self.patient = not settings.query_wait_timeout
         self.idle = {}
         self.idle_count = 0
         self.busy = set()
-        self.resting: set[Upstream] = set()           # chores, or a cancel in flight
+        self.resting = set()
         self.queue = deque()
         self.successor: Pool | None = None            # of a retired pool: where its clients go for their next lease
         self.counters = Counters()
         self.outage = Outage()
-        self._alarm: asyncio.TimerHandle | None = None
+        self.alarm = None
         self.welcomes: dict[tuple[Key, Settings | None], tuple[dict[str, str], Settings]] = {}
         self.baselines: dict[Key, Settings] = {}      # what a fresh login reports
         self.used_at = self.clock()
@@ -143,9 +122,9 @@ class Pool(Dialling):
             return place
         self.queue.append(place)
         self.waiting += 1
-        if self._alarm is None and self.settings.query_wait_timeout:
-            self._alarm = self.loop.call_later(self.settings.query_wait_timeout, self._too_late)
-        if self.idle_count or len(self.busy) + len(self.resting) + self.coming < self.settings.size:
+        if self.alarm is None and self.settings.query_wait_timeout:
+            self.alarm = self.loop.call_later(self.settings.query_wait_timeout, self._too_late)
+        if self.idle_count or len(self.busy) + len(self.resting) + self.coming < self.size:
             self.wake()                       # else there is nothing to give, to dial or to evict
         return place
 
@@ -171,13 +150,13 @@ class Pool(Dialling):
             place.waiter.failed(fault)
 
     def _too_late(self) -> None:
-        self._alarm = None
+        self.alarm = None
         limit = self.settings.query_wait_timeout
         now = self.clock()
         while self.queue:
             place = self.queue[0]
             if not place.gone and now - place.since < limit:
-                self._alarm = self.loop.call_later(limit - (now - place.since), self._too_late)
+                self.alarm = self.loop.call_later(limit - (now - place.since), self._too_late)
                 return
             self.queue.popleft()
             if not place.gone:
@@ -208,7 +187,7 @@ class Pool(Dialling):
                 provided[key] += 1
                 continue
             what = plan(Census(self.coming + 1, fitting, self.idle_count - fitting, len(self.busy) + len(self.resting),
-                               self.coming), self.settings.size if not self.full else self.open + self.coming)
+                               self.coming), self.size if not self.full else self.open + self.coming)
             if what is Do.GIVE:
                 del queue[at]
                 self.waiting -= 1
@@ -437,8 +416,8 @@ class Pool(Dialling):
             place.pool = self
         self.queue.extend(places)
         self.waiting += len(places)
-        if places and self._alarm is None and self.settings.query_wait_timeout:
-            self._alarm = self.loop.call_later(0, self._too_late)
+        if places and self.alarm is None and self.settings.query_wait_timeout:
+            self.alarm = self.loop.call_later(0, self._too_late)
         self.wake()
 
 

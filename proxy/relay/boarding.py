@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from proxy.errors import ProxyError
 from proxy.pool.dialling import MAX_REMEMBERED
-from proxy.pool.pool import Place, Pool
+from proxy.pool.lane import Place
+from proxy.pool.pool import Pool
 from proxy.pool.upstream import TRACKED, Key, Settings, Upstream, intern
 from proxy.relay.pump import WOULD_BLOCK, Pump
 from proxy.session.queued import CANCELED, first_request

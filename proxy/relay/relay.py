@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from proxy.config.settings import Mode
 from proxy.errors import ProxyError, Shutdown, UpstreamFault
 from proxy.hot import hot
-from proxy.pool.pool import Place, Pool
+from proxy.pool.lane import Place
+from proxy.pool.pool import Pool
 from proxy.pool.tally import Tally
 from proxy.pool.upstream import Key, Settings, Upstream
 from proxy.relay.boarding import Boarding
@@ -34,7 +35,7 @@ _LATE = frozenset(b"dcf")
 
 class Relay(Boarding):
     __slots__ = (
-        "_done", "concerns_databases", "granted_at", "loop", "mode", "noticed", "opened", "reading", "waiter",
+        "_done", "concerns_databases", "loop", "mode", "noticed", "opened",
     )
 
     def __init__(self, sock: socket.socket, pool: Pool, tally: Tally, key: Key, settings: Settings | None,
