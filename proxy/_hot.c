@@ -1,6 +1,6 @@
 /* The compiled twin of the hot path: Histogram and Tally (pool/tally.py), Link (session/link.py), the one event of
- * relay/pump.py for two plain sockets, and the Ear of pool/upstream.py.  The Python texts are the specification; tests run
- * both over the same streams.
+ * relay/pump.py for two plain sockets, the Ear of pool/upstream.py, Lane and Place (pool/lane.py), and who calls them
+ * (net/readers.py).  The Python texts are the specification; tests run both over the same streams.
  *
  * Nothing here decides anything: what needs thought (a statement that could matter, an error, a changed setting) is a
  * call back into the Python methods `_text`, `_error` and `_reported`, or a flag for the relay.
@@ -10,6 +10,7 @@
 #include "native/lane.h"
 #include "native/event.h"
 #include "native/types.h"
+#include "native/readers.h"
 
 static PyMethodDef module_methods[] = {
     {"set_bounds", set_bounds, METH_O, "Upper bounds of all histograms."},
@@ -24,7 +25,11 @@ static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "proxy._hot", "The co
 PyMODINIT_FUNC PyInit__hot(void) {
     PyObject *made = PyModule_Create(&module);
     if (!made) return NULL;
-    PyTypeObject *types[] = {&HistogramType, &TallyType, &LinkType, &EarType, &LaneType, &PlaceType};
+    PyTypeObject *types[] = {&HistogramType, &TallyType, &LinkType, &EarType, &LaneType, &PlaceType,
+#ifdef __linux__
+                             &ReadersType,
+#endif
+    };
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (PyModule_AddType(made, types[i]) < 0) {
             Py_DECREF(made);

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from proxy.config.target import Session, Target
 from proxy.errors import UpstreamFault, UpstreamRefused
 from proxy.hot import hot
+from proxy.net.readers import readers
 from proxy.net.stream import Stream
 from proxy.pool.hosts import role_of
 from proxy.pool.reach import Reached
@@ -85,7 +86,7 @@ else:
 
 class Upstream(Ear):
     __slots__ = ("__weakref__", "_answers", "_chore_left", "_late", "_then", "backlog", "born", "dirty", "fresh", "loop",
-                 "parameters", "pid", "pool", "recv_into", "refusal", "route", "secret", "send", "shown")
+                 "parameters", "pid", "pool", "readers", "recv_into", "refusal", "route", "secret", "send", "shown")
 
     def __init__(self, pool: Pool, reached: Reached, key: Key, now: float) -> None:
         self.pool = pool
@@ -97,6 +98,7 @@ class Upstream(Ear):
         self.send = sock.send
         self.tls = isinstance(sock, ssl.SSLSocket)
         self.loop = asyncio.get_running_loop()
+        self.readers = readers(self.loop)
         self.key = key
         self.parameters = welcome.parameters
         self.settings = intern(tuple(map(welcome.parameters.get, TRACKED)))
@@ -122,7 +124,7 @@ class Upstream(Ear):
     def resume(self) -> None:
         if not self.reading and not self.broken:
             self.reading = True
-            self.loop.add_reader(self.fd, self.on_readable)
+            self.readers.add(self.fd, self.on_readable)
             if self.tls and self.sock.pending():  # type: ignore[attr-defined]
                 self.loop.call_soon(self.again)
 
@@ -134,7 +136,7 @@ class Upstream(Ear):
     def pause(self) -> None:
         if self.reading:
             self.reading = False
-            self.loop.remove_reader(self.fd)
+            self.readers.remove(self.fd)
 
     # -- writing ------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from proxy.config.settings import Mode
 from proxy.errors import ProxyError, Shutdown, UpstreamFault
 from proxy.hot import hot
+from proxy.net.readers import readers
 from proxy.pool.lane import Place
 from proxy.pool.pool import Pool
 from proxy.pool.tally import Tally
@@ -35,7 +36,7 @@ _LATE = frozenset(b"dcf")
 
 class Relay(Boarding):
     __slots__ = (
-        "_done", "concerns_databases", "loop", "mode", "noticed", "opened",
+        "_done", "concerns_databases", "loop", "mode", "noticed", "opened", "readers",
     )
 
     def __init__(self, sock: socket.socket, pool: Pool, tally: Tally, key: Key, settings: Settings | None,
@@ -43,6 +44,7 @@ class Relay(Boarding):
         self.mode = pool.settings.mode
         super().__init__(sock, tally, watch=self.mode is Mode.TRANSACTION)
         self.loop = asyncio.get_running_loop()
+        self.readers = readers(self.loop)
         self.tls = isinstance(sock, ssl.SSLSocket)
         self.swift = hot is not None and not self.tls
         self.pool = pool
@@ -125,14 +127,14 @@ class Relay(Boarding):
     def resume(self) -> None:
         if not self.reading and not self._done.done():
             self.reading = True
-            self.loop.add_reader(self.fd, self.client_event)
+            self.readers.add(self.fd, self.client_event)
             if self.tls and self.sock.pending():  # type: ignore[attr-defined]
                 self.loop.call_soon(self._again)
 
     def pause(self) -> None:
         if self.reading:
             self.reading = False
-            self.loop.remove_reader(self.fd)
+            self.readers.remove(self.fd)
 
     def _again(self) -> None:
         """What TLS has decrypted already raises no event."""
