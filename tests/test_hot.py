@@ -30,6 +30,8 @@ TEXTS = st.sampled_from([b"select 1", b"SeLeCt PG_ADVISORY_lock(1)", b"listen x"
                          b"prepar", b"databas", b" hold", b"load 'x'", b"\xff\xfe", b""])
 REQUESTS = st.one_of(
     TEXTS.map(lambda text: message(b"Q", text + b"\0")), TEXTS.map(parse), TEXTS.map(lambda text: parse(text, b"s1")),
+    st.sampled_from([message(b"D", b"S\0"), message(b"D", b"Sx\0"), message(b"D", b"P\0"), message(b"C", b"S\0"), message(b"C", b"P\0"),
+                     message(b"B", b"p\0\0\0\0\0\0\0\0"), message(b"B", b"\0s\0")]),
     st.sampled_from([message(b"S"), message(b"H"), message(b"X"), message(b"c"), message(b"f", b"no\0"), message(b"B", b"\0" * 8),
                      message(b"E", b"\0" * 5), message(b"F", b"\0" * 10), message(b"d", b"x" * 300), message(b"d", b"y" * 70_000)]),
     st.binary(max_size=12))
@@ -37,7 +39,8 @@ ANSWERS = st.one_of(st.sampled_from([
     message(b"D", b"\0\1\0\0\0\2hi") * 40, message(b"D", b"y" * 900), ready_for_query(), ready_for_query(b"T"), ready_for_query(b"E"),
     message(b"C", b"SET\0"), message(b"C", b"RESET\0"), message(b"C", b"S"), message(b"C"), parameter_status("TimeZone", "UTC"),
     fields(b"E", {"S": "ERROR", "C": "23505"}), fields(b"E", {"S": "FATAL", "C": "57P01"}), fields(b"E", {"M": "m" * 6000}),
-    message(b"G", b"\0\0\0"), message(b"1"), message(b"d", b"z" * 100) * 30, message(b"v", b"w" * 70_000)]), st.binary(max_size=12))
+    message(b"G", b"\0\0\0"), message(b"1"), message(b"2"),
+    message(b"n"), message(b"I"), message(b"T", b"\0\0"), message(b"d", b"z" * 100) * 30, message(b"v", b"w" * 70_000)]), st.binary(max_size=12))
 STEPS = st.lists(st.one_of(st.tuples(st.just("from_client"), REQUESTS), st.tuples(st.just("from_upstream"), ANSWERS)), max_size=14)
 
 
@@ -73,6 +76,29 @@ def test_the_walks_agree(watch: bool, steps: list[tuple[str, bytes]], data: st.D
             if isinstance(answer, tuple) and isinstance(answer[0], type):
                 return                        # a fault ends the session
             assert state(twin) == state(pure)
+
+
+@needs_twin
+@given(steps=STEPS, data=st.data())
+def test_the_walks_of_mode_auto_agree(steps: list[tuple[str, bytes]], data: st.DataObject) -> None:
+    pure, twin = PureLink(PureTally("p", "s", "u"), watch=True), Link(Tally("p", "s", "u"), watch=True)
+    for each in (pure, twin):
+        each.neutral = {b"LISTEN x"}          # others are judged
+    for direction, stream in steps:
+        at = 0
+        while at < len(stream):
+            piece = stream[at:at + data.draw(st.one_of(st.integers(1, 9), st.integers(1, 100_000)))]
+            at += len(piece)
+            answer = fed(pure, direction, piece)
+            assert fed(twin, direction, piece) == answer
+            if isinstance(answer, tuple) and isinstance(answer[0], type):
+                return                        # a fault ends the session
+            assert state(twin) == state(pure)
+            assert (twin.parse, twin.asked, twin.skipping) == (pure.parse, pure.asked, pure.skipping)
+            if direction == "from_client" and isinstance(answer, tuple) and int(str(answer[0])) & THINK:
+                assert 0 <= twin.cut == pure.cut <= len(piece)
+                assert not twin.partial
+                at = len(stream)              # the relay looks at the rest
 
 
 @needs_twin

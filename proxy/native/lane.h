@@ -38,8 +38,6 @@ typedef struct {
 
 static PyTypeObject LinkType, EarType, LaneType, PlaceType;
 
-static inline bool is_none(PyObject *o) { return !o || o == Py_None; }
-
 /* The idle upstreams of a key: borrowed, or NULL. */
 static PyObject *shelf(Lane *lane, PyObject *key) {
     if (!lane->idle || !PyDict_Check(lane->idle) || is_none(key)) return NULL;

@@ -20,12 +20,13 @@ typedef struct {
     Tally *tally;
     PyObject *pinned, *reported, *statement, *c_part, *u_part; /* the parts: bytes, or NULL for none */
     PyObject *pool, *key, *settings, *upstream, *up, *held, *place, *backlog, *waiter; /* the relay's own */
+    PyObject *neutral, *parse; /* keen: a set of texts that pass, and the message that made the unnamed statement */
     uint8_t *owed;                                             /* a queue: owed[owed_at .. owed_end] */
     uint32_t owed_at, owed_end, owed_size;
-    long long c_left, u_left, cut, got, sent, drop_left;
+    long long c_left, u_left, cut, got, sent, drop_left, asked;
     double since, transaction_since, granted_at;
     int status, fd, up_fd;
-    char watch, open, copying, dirty, used, fatal, big, big_up, swift, tls, leaving, draining, reading;
+    char watch, open, copying, dirty, used, fatal, big, big_up, swift, tls, leaving, draining, reading, skipping;
 } Link;
 
 static bool owe(Link *self, uint8_t tag) {
@@ -111,6 +112,58 @@ static uint8_t *joined(PyObject *part, const uint8_t *buf, int64_t n) {
     return whole;
 }
 
+static inline bool is_none(PyObject *o) { return !o || o == Py_None; }
+
+/* May this text pass?  1, 0, or -1 with an exception. */
+static int passes(Link *self, const uint8_t *text, int64_t length) {
+    PyObject *bytes = PyBytes_FromStringAndSize((const char *)text, (Py_ssize_t)length);
+    int found = bytes ? PySet_Contains(self->neutral, bytes) : -1;
+    if (found == 0) {
+        PyObject *answer = PyObject_CallMethod((PyObject *)self, "_judge", "O", bytes);
+        found = answer ? PyObject_IsTrue(answer) : -1;
+        Py_XDECREF(answer);
+    }
+    Py_XDECREF(bytes);
+    return found;
+}
+
+/* Keen: does this message need thought?  1, 0, or -1 with an exception. */
+static int stops(Link *self, const uint8_t *buf, int64_t at, int64_t n, uint8_t tag, int64_t end) {
+    const uint8_t *name;
+    int64_t here = end < n ? end : n;
+    switch (tag) {
+    case 'Q':
+        Py_CLEAR(self->parse); /* the server forgets it too */
+        if (end > n || end < at + 6) return 1;
+        int passed = passes(self, buf + at + 5, end - 1 - (at + 5));
+        return passed < 0 ? -1 : !passed;
+    case 'P':
+        if (end > n || end < at + 8 || buf[at + 5]) return 1;
+        if (!(name = memchr(buf + at + 6, 0, (size_t)(end - at - 6)))) return 1;
+        int passing = passes(self, buf + at + 6, name - (buf + at + 6));
+        if (passing <= 0) return passing < 0 ? -1 : 1;
+        if (keep_part(&self->parse, buf + at, end - at) < 0) return -1;
+        break;
+    case 'B':
+        if (here <= at + 5 || !(name = memchr(buf + at + 5, 0, (size_t)(here - at - 5)))) return 1;
+        if (++name >= buf + here || *name || is_none(self->parse)) return 1;
+        break;
+    case 'D':
+    case 'C':
+        if (at + 7 > n || end < at + 7) return 1;
+        if (buf[at + 5] == 'S' && (tag == 'C' || buf[at + 6] || is_none(self->parse))) return 1;
+        break;
+    case 'F': return 1;
+    default: return 0;
+    }
+    if (!self->skipping) self->asked++;
+    return 0;
+}
+
+static inline bool is_answer(uint8_t tag) {
+    return tag == '1' || tag == '2' || tag == '3' || tag == 'n' || tag == 'T' || tag == 'C' || tag == 'I' || tag == 's';
+}
+
 static int walk_client(Link *self, const uint8_t *buf, int64_t n) {
     int64_t at = self->c_left;
     if (at >= n) {
@@ -142,9 +195,16 @@ static int walk_client(Link *self, const uint8_t *buf, int64_t n) {
         }
         int64_t end = at + size + 1;
         int more = 0;
+        bool keen = !is_none(self->neutral);
+        if (keen && (more = stops(self, buf, at, n, tag, end))) {
+            if (more < 0) return -1;
+            self->cut = at;
+            self->c_left = 0;
+            return flags | THINK;
+        }
         switch (KIND[tag]) {
         case REQUEST:
-            if (tag == 'Q' && (more = statement_text(self, buf, at + 5, end, n)) < 0) return -1;
+            if (tag == 'Q' && !keen && (more = statement_text(self, buf, at + 5, end, n)) < 0) return -1;
             flags |= more;
             if (!owes(self)) {
                 self->since = now();
@@ -153,16 +213,19 @@ static int walk_client(Link *self, const uint8_t *buf, int64_t n) {
             if (tag != 'S') {
                 if (!owe(self, tag)) return -1;
             } else {
-                self->open = 0;
+                self->open = self->skipping = 0;
+                self->asked = 0;
                 if (!self->copying && !owe(self, tag)) return -1;
             }
             self->used = 1;
             break;
         case OPEN:
             self->open = 1;
+            if (tag == 'E' && !self->skipping) self->asked++;
             break;
         case PARSE:
             self->open = 1;
+            if (keen) break;
             if ((more = statement_text(self, buf, at + 5, end, n)) < 0) return -1;
             flags |= more;
             if (self->watch && (!self->pinned || self->pinned == Py_None) && (at + 5 >= n || buf[at + 5])) {
@@ -188,6 +251,10 @@ static int walk_client(Link *self, const uint8_t *buf, int64_t n) {
         at = end;
     }
     self->c_left = at > n ? at - n : 0;
+    if (at < n && !is_none(self->neutral)) {
+        self->cut = at; /* whose first bytes have gone cannot be held back any more */
+        return flags | THINK;
+    }
     if (at < n && keep_part(&self->c_part, buf + at, n - at) < 0) return -1;
     return flags;
 }
@@ -272,12 +339,13 @@ static int walk_upstream(Link *self, const uint8_t *buf, int64_t n) {
                 if (call_with_bytes(self, "_error", buf + at + 5, seen - at - 5) < 0) return -1;
             } else if (tag == 'S') {
                 if (call_with_bytes(self, "_reported", buf + at + 5, seen - at - 5) < 0) return -1;
-            } else if (self->watch && n - at >= 9 && (!memcmp(buf + at + 5, "SET", 4) || !memcmp(buf + at + 5, "RESE", 4))) {
+            } else if (self->watch && is_none(self->neutral) && n - at >= 9 && (!memcmp(buf + at + 5, "SET", 4) || !memcmp(buf + at + 5, "RESE", 4))) {
                 self->dirty = 1;
             }
         } else if (tag == 'G') {
             copy_in(self);
         }
+        if (self->asked && is_answer(tag) && !owes(self)) self->asked--;
         at = end;
     }
     self->u_left = at > n ? at - n : 0;

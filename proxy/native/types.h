@@ -15,14 +15,14 @@ static int Link_init(PyObject *o, PyObject *args, PyObject *kwds) {
 
 static int Link_traverse(PyObject *o, visitproc visit, void *arg) {
     Link *self = (Link *)o;
-    PyObject *all[] = {self->reported, self->pool, self->settings, self->upstream, self->up, self->place, self->waiter};
+    PyObject *all[] = {self->reported, self->pool, self->settings, self->upstream, self->up, self->place, self->waiter, self->neutral};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) Py_VISIT(all[i]);
     return 0;
 }
 
 static int Link_clear(PyObject *o) {
     Link *self = (Link *)o;
-    PyObject **all[] = {&self->reported, &self->pool, &self->settings, &self->upstream, &self->up, &self->place, &self->waiter};
+    PyObject **all[] = {&self->reported, &self->pool, &self->settings, &self->upstream, &self->up, &self->place, &self->waiter, &self->neutral};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) Py_CLEAR(*all[i]);
     return 0;
 }
@@ -37,6 +37,7 @@ static void Link_dealloc(PyObject *o) {
     Py_XDECREF(self->held);
     Py_XDECREF(self->backlog);
     Py_XDECREF(self->statement);
+    Py_XDECREF(self->parse);
     Py_XDECREF(self->c_part);
     Py_XDECREF(self->u_part);
     PyMem_Free(self->owed);
@@ -78,11 +79,12 @@ static PyGetSetDef Link_getset[] = {
 static PyMemberDef Link_members[] = {
     OBJECT(Link, tally, READONLY), OBJECT(Link, pinned, 0), OBJECT(Link, reported, 0), OBJECT(Link, statement, 0),
     OBJECT(Link, pool, 0), OBJECT(Link, key, 0), OBJECT(Link, settings, 0), OBJECT(Link, upstream, 0), OBJECT(Link, up, 0),
-    OBJECT(Link, held, 0), OBJECT(Link, place, 0), OBJECT(Link, backlog, 0), OBJECT(Link, waiter, 0), NUMBER(Link, drop_left),
+    OBJECT(Link, held, 0), OBJECT(Link, place, 0), OBJECT(Link, backlog, 0), OBJECT(Link, waiter, 0), OBJECT(Link, neutral, 0),
+    OBJECT(Link, parse, 0), NUMBER(Link, drop_left), NUMBER(Link, asked),
     NUMBER(Link, c_left), NUMBER(Link, u_left), NUMBER(Link, cut), NUMBER(Link, got), NUMBER(Link, sent),
     REAL(Link, since), REAL(Link, transaction_since), REAL(Link, granted_at), COUNT(Link, status), COUNT(Link, fd), COUNT(Link, up_fd),
     FLAG(Link, watch), FLAG(Link, open), FLAG(Link, copying), FLAG(Link, dirty), FLAG(Link, used), FLAG(Link, fatal), FLAG(Link, big),
-    FLAG(Link, big_up), FLAG(Link, swift), FLAG(Link, tls), FLAG(Link, leaving), FLAG(Link, draining), FLAG(Link, reading), {NULL}};
+    FLAG(Link, big_up), FLAG(Link, swift), FLAG(Link, tls), FLAG(Link, leaving), FLAG(Link, draining), FLAG(Link, reading), FLAG(Link, skipping), {NULL}};
 
 static PyMethodDef Link_methods[] = {
     {"from_client", (PyCFunction)(void (*)(void))Link_from_client, METH_FASTCALL, "Account for buf[:n] on its way to the upstream."},

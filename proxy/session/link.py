@@ -11,6 +11,9 @@ where that copy ends.
 Both functions take bytes `buf[:n]`, remember a split header, and return flags.  What needs thought is a flag for
 the relay; nothing here knows pools or sockets.
 
+In mode `auto` a link is **keen**: it has a set of `neutral` texts, and stops in front of any message that could leave
+something in the session (THINK; `cut` is where): the relay then looks at one message after the other.
+
 PureLink is the specification.  Where the compiled twin of its two walks is there (proxy/_hot.c), Link is that one.
 """
 
@@ -24,6 +27,7 @@ from typing import TYPE_CHECKING
 from proxy.errors import ClientFault, UpstreamFault
 from proxy.hot import hot
 from proxy.pool.tally import BOUNDS, Tally
+from proxy.session.neutral import judge
 from proxy.session.pins import WORDS, suspicion
 from proxy.wire import messages
 from proxy.wire.frames import header, skip
@@ -31,7 +35,7 @@ from proxy.wire.frames import header, skip
 # Flags
 IDLE = 1            # ReadyForQuery idle, nothing owed, client not open: the lease may go back
 TERMINATE = 2       # the client said goodbye; `cut` is where
-THINK = 4           # a statement that concerns databases: `statement` holds it
+THINK = 4           # a statement that concerns databases: `statement` holds it.  Keen: buf[cut:] has not been walked
 BEGAN = 8           # at least one whole message has passed
 
 I, T, E = b"ITE"  # noqa: E741 - the manual's own letters
@@ -50,8 +54,11 @@ for _byte in b"BDECH":
 
 CONCERNS_DATABASES = b"database"
 COPY_MARKS = frozenset(b"cf")
+CONSIDERED = frozenset(b"QFPBDC")     # what a keen link looks into
+ANSWERS = frozenset(b"123nTCIs")      # each answers one message of a batch
 DIRTYING = (bytearray(b"SET\0"), bytearray(b"RESE"))   # how the tags of SET and RESET begin
 Q, S, DATA_ROW, COPY_DATA, READY, ERROR, COPY_IN, STATUS, COMPLETE = b"QSDdZEGSC"
+PARSE_TAG, BIND, EXECUTE, CLOSE, CALL = b"PBECF"
 
 
 class Rules:
@@ -70,6 +77,12 @@ class Rules:
         pinned: str | None
         statement: bytes | None
         reported: list[tuple[str, str]] | None
+        skipping: bool
+        asked: int
+
+    def _judge(self, text: bytes) -> bool:
+        """Keen: may this text, which is not in the set, pass?"""
+        return judge(text)
 
     def _text(self, buf: bytearray, start: int, end: int, n: int) -> int:
         """Look at a statement's text: does it concern databases, or outlive its transaction?"""
@@ -102,6 +115,9 @@ class Rules:
             self.fatal = True
         # PG manual, "Extended Query": after an ErrorResponse the server discards until Sync; a copy is over, and where it
         # ate the Sync that was sent ahead, the one that ends the discarding is still to come.
+        if self.open and not self.owed:
+            self.skipping = True
+            self.asked = 0
         if self.copying:
             self.copying = False
             if not self.owed:
@@ -115,8 +131,8 @@ class Rules:
 
 class PureLink(Rules):
     __slots__ = (
-        "c_left", "c_part", "copying", "cut", "dirty", "fatal", "open", "owed", "pinned", "reported", "since",
-        "statement", "status", "tally", "transaction_since", "u_left", "u_part", "used", "watch",
+        "asked", "c_left", "c_part", "copying", "cut", "dirty", "fatal", "neutral", "open", "owed", "parse", "pinned", "reported",
+        "since", "skipping", "statement", "status", "tally", "transaction_since", "u_left", "u_part", "used", "watch",
     )
 
     def __init__(self, tally: Tally, *, watch: bool) -> None:
@@ -135,6 +151,10 @@ class PureLink(Rules):
         self.c_part = self.u_part = b""
         self.since = self.transaction_since = 0.0
         self.statement: bytes | None = None
+        self.neutral: set[bytes] | None = None                # keen: texts that pass
+        self.parse: bytes | None = None       # keen: the message that made the unnamed statement, on this lease
+        self.asked = 0                        # keen: messages of a batch without its Sync, which await an answer
+        self.skipping = False                 # an error: the server discards until Sync
 
     @property
     def partial(self) -> bool:
@@ -162,8 +182,11 @@ class PureLink(Rules):
                 raise ClientFault(f"invalid message length {size}")
             kind = KIND[tag]
             end = at + size + 1
+            if self.neutral is not None and tag in CONSIDERED and self._stops(buf, at, n, tag, end):
+                self.cut, self.c_left = at, 0
+                return flags | THINK
             if kind == REQUEST:
-                if tag == Q:
+                if tag == Q and self.neutral is None:
                     flags |= self._text(buf, at + 5, end, n)
                 if not self.owed:
                     self.since = now = perf_counter()
@@ -172,16 +195,20 @@ class PureLink(Rules):
                 if tag != S:
                     self.owed.append(tag)
                 else:
-                    self.open = False
+                    self.open = self.skipping = False
+                    self.asked = 0
                     if not self.copying:
                         self.owed.append(tag)
                 self.used = True
             elif kind == OPEN:
                 self.open = True
+                if tag == EXECUTE and not self.skipping:
+                    self.asked += 1
             elif kind == PARSE:
                 self.open = True
-                flags |= self._text(buf, at + 5, end, n)
-                if self.watch and not self.pinned and (at + 5 >= n or buf[at + 5]):
+                if self.neutral is None:
+                    flags |= self._text(buf, at + 5, end, n)
+                if self.watch and self.neutral is None and not self.pinned and (at + 5 >= n or buf[at + 5]):
                     self.pin("prepared statement")
             elif kind == COPY:
                 if n - at > _SHORT and size <= 255:
@@ -205,8 +232,38 @@ class PureLink(Rules):
         else:
             self.c_left = 0
             if at < n:
+                if self.neutral is not None:
+                    self.cut = at             # whose first bytes have gone cannot be held back any more
+                    return flags | THINK
                 self.c_part = bytes(buf[at:n])
         return flags
+
+    def _stops(self, buf: bytearray, at: int, n: int, tag: int, end: int) -> bool:
+        """Does this message need thought?  What has not come yet cannot be judged."""
+        assert self.neutral is not None
+        if tag == Q:
+            self.parse = None                 # the server forgets it too
+            return end > n or not self._passes(bytes(buf[at + 5:end - 1]))
+        if tag == PARSE_TAG:
+            if end > n or end < at + 8 or buf[at + 5]:
+                return True
+            text_end = buf.find(0, at + 6, end)
+            if text_end < 0 or not self._passes(bytes(buf[at + 6:text_end])):
+                return True
+            self.parse = bytes(buf[at:end])
+        elif tag == BIND:
+            name = buf.find(0, at + 5, min(end, n)) + 1
+            if not name or name >= min(end, n) or buf[name] or self.parse is None:
+                return True
+        elif tag == CALL or at + 7 > n or end < at + 7 or (
+                buf[at + 5] == S and (tag == CLOSE or buf[at + 6] or self.parse is None)):
+            return True
+        if not self.skipping:
+            self.asked += 1
+        return False
+
+    def _passes(self, text: bytes) -> bool:
+        return text in self.neutral or self._judge(text)  # type: ignore[operator]
 
     def _split_client(self, buf: bytearray, n: int) -> int:
         """The header that ended the last chunk goes on in this one: account for it as if it stood whole."""
@@ -261,10 +318,12 @@ class PureLink(Rules):
                     self._error(bytes(buf[at + 5:seen]))
                 elif tag == STATUS:
                     self._reported(bytes(buf[at + 5:seen]))
-                elif self.watch and buf[at + 5:at + 9] in DIRTYING:
+                elif self.watch and self.neutral is None and buf[at + 5:at + 9] in DIRTYING:
                     self.dirty = True
             elif tag == COPY_IN:
                 self._copy_in()
+            if self.asked and tag in ANSWERS and not self.owed:
+                self.asked -= 1
             at = end
         if at > n:
             self.u_left = at - n

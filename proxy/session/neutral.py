@@ -1,0 +1,38 @@
+"""Texts that leave nothing in a session: what mode `auto` forwards without a second look.
+
+A text is judged once (session/statements) and remembered, so that the hot path asks one set.  Statements that only begin
+or end transactions are neutral too: they matter to who has changed something in the transaction, and such a client's
+messages are looked at one by one until it ends.
+"""
+
+from __future__ import annotations
+
+from proxy.session.consequences import Change, Effect, Transaction
+from proxy.session.statements import ordinary, read
+
+MOST_TEXTS = 20_000
+LONGEST = 4096             # bytes; longer texts are judged each time, mostly by a glance
+_MOST_BYTES = 16 << 20
+
+NEUTRAL: set[bytes] = set()
+"""Hot: only texts that `judge` has put here."""
+
+_kept = 0
+
+
+def harmless(effects: tuple[Effect, ...]) -> bool:
+    return all(isinstance(effect, Transaction) and effect.change is not Change.PREPARE for effect in effects)
+
+
+def judge(text: bytes) -> bool:
+    """Is this text, without its final zero, neutral?  Under standard_conforming_strings = on."""
+    global _kept
+    if not ordinary(text) and (b"database" in text.lower() or not harmless(read(text))):
+        return False
+    if len(text) <= LONGEST:
+        if len(NEUTRAL) >= MOST_TEXTS or _kept > _MOST_BYTES:
+            NEUTRAL.clear()
+            _kept = 0
+        NEUTRAL.add(text)
+        _kept += len(text)
+    return True
