@@ -40,7 +40,8 @@ ANSWERS = st.one_of(st.sampled_from([
     message(b"C", b"SET\0"), message(b"C", b"RESET\0"), message(b"C", b"S"), message(b"C"), parameter_status("TimeZone", "UTC"),
     fields(b"E", {"S": "ERROR", "C": "23505"}), fields(b"E", {"S": "FATAL", "C": "57P01"}), fields(b"E", {"M": "m" * 6000}),
     message(b"G", b"\0\0\0"), message(b"1"), message(b"2"),
-    message(b"n"), message(b"I"), message(b"T", b"\0\0"), message(b"d", b"z" * 100) * 30, message(b"v", b"w" * 70_000)]), st.binary(max_size=12))
+    message(b"n"), message(b"I"), message(b"T", b"\0\0"),
+    message(b"d", b"z" * 100) * 30, message(b"v", b"w" * 70_000)]), st.binary(max_size=12))
 STEPS = st.lists(st.one_of(st.tuples(st.just("from_client"), REQUESTS), st.tuples(st.just("from_upstream"), ANSWERS)), max_size=14)
 
 

@@ -47,6 +47,7 @@ Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=0), WithJsonSchema
 class Mode(enum.StrEnum):
     SESSION = "session"
     TRANSACTION = "transaction"
+    AUTO = "auto"
 
 
 class Method(enum.StrEnum):
@@ -249,7 +250,8 @@ class Pool(Section):
     """Upstream connections of one plugin."""
 
     mode: Mode = setting(
-        Mode.SESSION, "When a lease goes back: when the client leaves (`session`) or at the end of each transaction.")
+        Mode.SESSION, "When a lease goes back: when the client leaves (`session`), at the end of each transaction (`transaction`: what "
+        "outlives one is the client's care), or there whenever nothing of the client's would be lost (`auto`).")
     size: int = setting(20, "Upstream connections per plugin at most.", unit="connections", ge=1)
     min_size: int = setting(0, "Upstream connections kept open per plugin that has been used.", unit="connections", ge=0)
     lifetime: Seconds = setting(3600.0, "An upstream connection older than this is replaced; 0: never.", unit="s")

@@ -204,6 +204,10 @@ static int dismount(Link *self) {
     }
     self->up_fd = -1;
     self->used = 0;
+    if (self->parse) {
+        Py_XSETREF(self->former, self->parse);
+        self->parse = NULL;
+    }
     Py_CLEAR(ear->rider);
     Py_CLEAR(self->up);
     self->upstream = NULL; /* its reference is ours now */

@@ -20,7 +20,7 @@ typedef struct {
     Tally *tally;
     PyObject *pinned, *reported, *statement, *c_part, *u_part; /* the parts: bytes, or NULL for none */
     PyObject *pool, *key, *settings, *upstream, *up, *held, *place, *backlog, *waiter; /* the relay's own */
-    PyObject *neutral, *parse; /* keen: a set of texts that pass, and the message that made the unnamed statement */
+    PyObject *neutral, *parse, *former; /* keen: a set of texts that pass; what made the unnamed statement on this lease, on one before */
     uint8_t *owed;                                             /* a queue: owed[owed_at .. owed_end] */
     uint32_t owed_at, owed_end, owed_size;
     long long c_left, u_left, cut, got, sent, drop_left, asked;

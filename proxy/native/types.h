@@ -38,6 +38,7 @@ static void Link_dealloc(PyObject *o) {
     Py_XDECREF(self->backlog);
     Py_XDECREF(self->statement);
     Py_XDECREF(self->parse);
+    Py_XDECREF(self->former);
     Py_XDECREF(self->c_part);
     Py_XDECREF(self->u_part);
     PyMem_Free(self->owed);
@@ -80,7 +81,7 @@ static PyMemberDef Link_members[] = {
     OBJECT(Link, tally, READONLY), OBJECT(Link, pinned, 0), OBJECT(Link, reported, 0), OBJECT(Link, statement, 0),
     OBJECT(Link, pool, 0), OBJECT(Link, key, 0), OBJECT(Link, settings, 0), OBJECT(Link, upstream, 0), OBJECT(Link, up, 0),
     OBJECT(Link, held, 0), OBJECT(Link, place, 0), OBJECT(Link, backlog, 0), OBJECT(Link, waiter, 0), OBJECT(Link, neutral, 0),
-    OBJECT(Link, parse, 0), NUMBER(Link, drop_left), NUMBER(Link, asked),
+    OBJECT(Link, parse, 0), OBJECT(Link, former, 0), NUMBER(Link, drop_left), NUMBER(Link, asked),
     NUMBER(Link, c_left), NUMBER(Link, u_left), NUMBER(Link, cut), NUMBER(Link, got), NUMBER(Link, sent),
     REAL(Link, since), REAL(Link, transaction_since), REAL(Link, granted_at), COUNT(Link, status), COUNT(Link, fd), COUNT(Link, up_fd),
     FLAG(Link, watch), FLAG(Link, open), FLAG(Link, copying), FLAG(Link, dirty), FLAG(Link, used), FLAG(Link, fatal), FLAG(Link, big),

@@ -25,7 +25,8 @@ from proxy.pool.outage import Outage
 from proxy.pool.plan import Census, Do, plan
 from proxy.pool.reach import Reach
 from proxy.pool.tally import Histogram
-from proxy.pool.upstream import TRACKED, Key, Settings, Upstream, set_role
+from proxy.pool.upstream import AT_ONCE, Key, Settings, Upstream, adapt, set_role
+from proxy.session.parameters import State
 
 log = logging.getLogger(__name__)
 CLEAR_FOR = 6.0              # seconds; DROP DATABASE waits five for others to leave (CountOtherDBBackends in procarray.c)
@@ -100,13 +101,14 @@ class Pool(Dialling):
         stack = self.idle.get(waiter.key)
         if not stack:
             return None
-        upstream = stack[-1]
         wanted = waiter.settings
-        if wanted is not None and wanted is not upstream.settings and wanted != upstream.settings:
+        at = len(stack) - 1
+        if wanted is not None:
+            while at >= 0 and wanted is not stack[at].settings:
+                at -= 1
+        if at < 0 or self.now - stack[at].idle_since >= self.check_delay:
             return None
-        if self.now - upstream.idle_since >= self.check_delay:
-            return None
-        stack.pop()
+        upstream = stack.pop(at)
         self.idle_count -= 1
         self.busy.add(upstream)
         return upstream
@@ -192,7 +194,7 @@ class Pool(Dialling):
                 del queue[at]
                 self.waiting -= 1
                 place.gone = True
-                self._prepare(self._pop(key), place)
+                self._prepare(self._pop(key, place.waiter.settings), place)
             elif what is Do.DIAL and self._later is None:
                 self._dial(key)
             elif what is Do.EVICT and self._later is None:
@@ -202,8 +204,13 @@ class Pool(Dialling):
             return True
         return False
 
-    def _pop(self, key: Key) -> Upstream:
-        upstream = self.idle[key].pop()
+    def _pop(self, key: Key, wanted: Settings | None) -> Upstream:
+        """The one that fits as it is; else one as after login; else the one that nobody has missed for longest."""
+        stack = self.idle[key]
+        at = next((at for at in range(len(stack) - 1, -1, -1) if wanted is None or stack[at].settings is wanted), -1)
+        if isinstance(wanted, State):
+            at = at if at >= 0 else next((at for at, each in enumerate(stack) if each.settings is each.fresh), 0)
+        upstream = stack.pop(at)
         if not self.idle[key]:
             del self.idle[key]
         self.idle_count -= 1
@@ -220,7 +227,7 @@ class Pool(Dialling):
         statements = []
         wanted = waiter.settings
         if wanted is not None and wanted != upstream.settings:
-            statements += _adapt(upstream.settings, wanted)
+            statements += adapt(upstream.settings, wanted)
         elif self.clock() - upstream.idle_since >= self.check_delay:
             statements.append("")
         if not statements:
@@ -231,6 +238,8 @@ class Pool(Dialling):
         def ready(ok: bool) -> None:
             self.resting.discard(upstream)
             if ok:
+                if isinstance(wanted, State):
+                    upstream.settings = wanted
                 self._grant(upstream, place)
                 return
             self.counters.closed += 1
@@ -313,6 +322,13 @@ class Pool(Dialling):
         else:
             self.resting.discard(upstream)
             self._shelve(upstream)
+
+    def refresh(self) -> None:
+        """What sessions begin with has changed: those that are open began with something else."""
+        for upstream in (*self.busy, *self.resting, *(each for stack in self.idle.values() for each in stack)):
+            upstream.expires = AT_ONCE
+        self.baselines.clear()
+        self.welcomes.clear()
 
     def cancel_done(self, upstream: Upstream) -> None:
         """A cancel request against `upstream` has been answered (the server closed its socket)."""
@@ -419,16 +435,3 @@ class Pool(Dialling):
         if places and self.alarm is None and self.settings.query_wait_timeout:
             self.alarm = self.loop.call_later(0, self._too_late)
         self.wake()
-
-
-def _adapt(has: Settings, wanted: Settings) -> list[str]:
-    """SET statements, in one query, from one set of reported settings to another."""
-    sets = []
-    for name, old, new in zip(TRACKED, has, wanted, strict=True):
-        if new is not None and new != old:
-            literal = "E'" + new.replace("\\", "\\\\").replace("'", "''") + "'"
-            # search_path is a list, quoted already where it must be: as one text, SET would make it one name, and as
-            # words it would refuse the empty one.
-            sets.append(f"SELECT pg_catalog.set_config('search_path', {literal}, false)" if name == "search_path"
-                        else f"SET {name} TO {literal}")
-    return ["; ".join(sets)] if sets else []

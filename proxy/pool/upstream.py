@@ -11,9 +11,11 @@ import asyncio
 import random
 import socket
 import ssl
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from proxy.config.settings import Mode
 from proxy.config.target import Session, Target
 from proxy.errors import UpstreamFault, UpstreamRefused
 from proxy.hot import hot
@@ -21,6 +23,7 @@ from proxy.net.readers import readers
 from proxy.net.stream import Stream
 from proxy.pool.hosts import role_of
 from proxy.pool.reach import Reached
+from proxy.session.parameters import State, difference
 from proxy.wire import messages
 
 if TYPE_CHECKING:
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 # Reported by the server, so their value is always known: these can differ between clients of one upstream.
 TRACKED = ("client_encoding", "DateStyle", "TimeZone", "IntervalStyle", "standard_conforming_strings",
            "application_name", "search_path")
-Settings = tuple[str | None, ...]
+Settings = tuple[str | None, ...] | State       # what servers report of TRACKED; in mode `auto` all that a session was told
 Key = frozenset[tuple[str, str]]
 WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 TERMINATE = messages.message(b"X")
@@ -86,7 +89,7 @@ else:
 
 class Upstream(Ear):
     __slots__ = ("__weakref__", "_answers", "_chore_left", "_late", "_then", "backlog", "born", "dirty", "fresh", "loop",
-                 "parameters", "pid", "pool", "readers", "recv_into", "refusal", "route", "secret", "send", "shown")
+                 "parameters", "pid", "pool", "prepared", "readers", "recv_into", "refusal", "route", "secret", "send", "shown")
 
     def __init__(self, pool: Pool, reached: Reached, key: Key, now: float) -> None:
         self.pool = pool
@@ -101,7 +104,9 @@ class Upstream(Ear):
         self.readers = readers(self.loop)
         self.key = key
         self.parameters = welcome.parameters
-        self.settings = intern(tuple(map(welcome.parameters.get, TRACKED)))
+        self.prepared: OrderedDict[bytes, None] = OrderedDict()        # mode `auto`: names of statements, the least lately used first
+        self.settings = intern(State(role=pool.target.role) if pool.settings.mode is Mode.AUTO
+                               else tuple(map(welcome.parameters.get, TRACKED)))
         self.fresh = self.settings               # what the login reported
         self.refusal: UpstreamRefused | None = None    # why a chore failed
         self.pid, self.secret = welcome.pid, welcome.secret
@@ -246,12 +251,19 @@ class Upstream(Ear):
         """ParameterStatus seen on this connection."""
         for name, value in changes:
             self.parameters[name] = value
-        self.settings = intern(tuple(map(self.parameters.get, TRACKED)))
+        if not isinstance(self.settings, State):
+            self.settings = intern(tuple(map(self.parameters.get, TRACKED)))
         session = self.route.server.session
         if session is not Session.ANY and session is not Session.PREFER_STANDBY:
             role = role_of(self.parameters)
             if role is not None and not role.fits(session):
                 self.expires = AT_ONCE            # a failover has changed what it is: nobody gets it any more
+
+    def anew(self) -> None:
+        """A reset is on its way, behind which it is as it was after login."""
+        self.prepared.clear()
+        if isinstance(self.settings, State):
+            self.settings = self.fresh
 
     def close(self) -> None:
         if self.broken:
@@ -299,3 +311,20 @@ def startup_parameters(target: Target, key: Key) -> dict[str, str]:
     parameters.setdefault("client_encoding", "UTF8")
     parameters |= dict(key)
     return parameters
+
+
+def adapt(has: Settings, wanted: Settings) -> list[str]:
+    """One query, of as many statements as it takes, from one session's settings to another's."""
+    if isinstance(has, State) or isinstance(wanted, State):
+        assert isinstance(has, State)
+        assert isinstance(wanted, State)
+        return [difference(has, wanted).decode("utf-8", "surrogateescape")]
+    sets = []
+    for name, old, new in zip(TRACKED, has, wanted, strict=True):
+        if new is not None and new != old:
+            literal = "E'" + new.replace("\\", "\\\\").replace("'", "''") + "'"
+            # search_path is a list, quoted already where it must be: as one text, SET would make it one name, and as
+            # words it would refuse the empty one.
+            sets.append(f"SELECT pg_catalog.set_config('search_path', {literal}, false)" if name == "search_path"
+                        else f"SET {name} TO {literal}")
+    return ["; ".join(sets)] if sets else []

@@ -77,6 +77,7 @@ class Boarding(Pump):
         return self._told(wants, base) if base is not None else None
 
     def _told(self, wants: Mapping[str, str], base: Settings) -> dict[str, str] | None:
+        assert isinstance(base, tuple)
         if "DateStyle" in wants:
             wants = {**wants, "DateStyle": _whole_date_style(wants["DateStyle"], base[TRACKED.index("DateStyle")] or "")}
         self.settings = intern(tuple(map(wants.get, TRACKED, base)))

@@ -36,7 +36,7 @@ _LATE = frozenset(b"dcf")
 
 class Relay(Boarding):
     __slots__ = (
-        "_done", "concerns_databases", "loop", "mode", "noticed", "opened", "readers",
+        "_done", "concerns_databases", "loop", "mode", "noticed", "opened", "pid", "readers",
     )
 
     def __init__(self, sock: socket.socket, pool: Pool, tally: Tally, key: Key, settings: Settings | None,
@@ -63,6 +63,7 @@ class Relay(Boarding):
         self.opened = -1.0, 0.0              # `since`, and when it was first seen waiting without a Sync
         self.noticed: Place | None = None    # in which the client has been told that it waits
         self.drop_left = 0
+        self.pid = 0                         # what the client takes for its server's process id
         self._done: asyncio.Future[tuple[str, ProxyError | None]] = self.loop.create_future()
 
     # -- life ---------------------------------------------------------------------------------------------
@@ -99,13 +100,19 @@ class Relay(Boarding):
             return
         self._note_settings(upstream)
         statements = []
+        unclean = self._before_parting(upstream)
         if self.status != I:
             # A client lost in a transaction costs a ROLLBACK, not the connection.
             statements.append("ROLLBACK")
             self.pool.counters.rollbacks += 1
-        if self.used and (self.mode is Mode.SESSION or self.dirty or self.pinned):
+        if unclean:
             statements += self.pool.reset()
+            upstream.anew()
         self.pool.give_back(upstream, statements=statements)
+
+    def _before_parting(self, upstream: Upstream) -> bool:
+        """Does the client leave something behind that others could meet?"""
+        return bool(self.used and (self.mode is Mode.SESSION or self.dirty or self.pinned))
 
     def drain(self) -> None:
         """End at the next moment without a transaction."""
@@ -369,7 +376,7 @@ class Relay(Boarding):
 
     def _maybe_release(self) -> None:
         """The rest of a message came behind the last answer: nothing is owed any more?"""
-        if self.settled and not self.pinned and self.upstream is not None and self.mode is Mode.TRANSACTION and self.used:
+        if self.settled and not self.pinned and self.upstream is not None and self.watch and self.used:
             self._release()
 
     def _release(self) -> None:  # hot

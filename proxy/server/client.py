@@ -18,13 +18,16 @@ from proxy.net.peer import address_of
 from proxy.net.stream import MAX_GATEWAY_MESSAGE, Stream
 from proxy.pool.tally import Tally
 from proxy.pool.upstream import TRACKED
+from proxy.relay.attentive import Attentive
 from proxy.relay.relay import Relay
 from proxy.server.admission import admit, destination
 from proxy.server.limits import Head
+from proxy.session.parameters import beginnings
 from proxy.wire import messages
 from proxy.wire.startup import CancelRequest, Startup
 
 if TYPE_CHECKING:
+    from proxy.pool.pool import Pool
     from proxy.server.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -106,8 +109,7 @@ async def _ride(worker: Worker, stream: Stream, client: Client, hello: Startup, 
     asked = {name: value for name, value in hello.parameters.items() if name not in NOT_FORWARDED}
     wants = {} if session else {_TRACKED_LOWER[name.lower()]: asked.pop(name) for name in list(asked)
                                 if name.lower() in _TRACKED_LOWER}
-    relay = Relay(stream.sock, pool, worker.tally(target, hello.user), frozenset(asked.items()), None,
-                  lambda statement: worker.concerns_databases(pool, statement))
+    relay = _rider(worker, stream, pool, target, hello, asked, wants)
     key = None
     try:
         if session:
@@ -122,6 +124,7 @@ async def _ride(worker: Worker, stream: Stream, client: Client, hello: Startup, 
             told = relay.remembered(wants)
             parameters = await stream.while_connected(relay.settle(wants)) if told is None else told
             key = worker.keys.invent(relay, hello.secret_length)
+            relay.pid = key[0]
         client.relay, client.tally = relay, relay.tally
         relay.since = 0.0
         relay.tally.clients += 1
@@ -138,6 +141,15 @@ async def _ride(worker: Worker, stream: Stream, client: Client, hello: Startup, 
         if key is not None:
             worker.keys.forget(key)
         relay.part()
+
+
+def _rider(worker: Worker, stream: Stream, pool: Pool, target: Target, hello: Startup, asked: dict[str, str],
+           wants: dict[str, str]) -> Relay:
+    tally, consider = worker.tally(target, hello.user), functools.partial(worker.concerns_databases, pool)
+    if pool.settings.mode is Mode.AUTO:
+        beginning, rest = beginnings(asked | wants)
+        return Attentive(stream.sock, pool, tally, frozenset(rest.items()), beginning, consider)
+    return Relay(stream.sock, pool, tally, frozenset(asked.items()), None, consider)
 
 
 def welcome(parameters: dict[str, str], key: tuple[int, bytes]) -> bytes:

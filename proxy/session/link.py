@@ -131,8 +131,8 @@ class Rules:
 
 class PureLink(Rules):
     __slots__ = (
-        "asked", "c_left", "c_part", "copying", "cut", "dirty", "fatal", "neutral", "open", "owed", "parse", "pinned", "reported",
-        "since", "skipping", "statement", "status", "tally", "transaction_since", "u_left", "u_part", "used", "watch",
+        "asked", "c_left", "c_part", "copying", "cut", "dirty", "fatal", "former", "neutral", "open", "owed", "parse", "pinned",
+        "reported", "since", "skipping", "statement", "status", "tally", "transaction_since", "u_left", "u_part", "used", "watch",
     )
 
     def __init__(self, tally: Tally, *, watch: bool) -> None:
@@ -153,6 +153,7 @@ class PureLink(Rules):
         self.statement: bytes | None = None
         self.neutral: set[bytes] | None = None                # keen: texts that pass
         self.parse: bytes | None = None       # keen: the message that made the unnamed statement, on this lease
+        self.former: bytes | None = None      # keen: the same, of a lease before
         self.asked = 0                        # keen: messages of a batch without its Sync, which await an answer
         self.skipping = False                 # an error: the server discards until Sync
 

@@ -104,6 +104,11 @@ class Parameters:
             self._known = State(tuple(sorted(self.settings.items())), self.role, self.authorization)
         return self._known
 
+    def become(self, state: State) -> None:
+        """Have what `state` says, from here on."""
+        self._change(dict(state.settings))
+        self.role, self.authorization = state.role, state.authorization
+
     def apply(self, effects: Iterable[Effect]) -> None:
         """The effects of a statement that has succeeded."""
         for effect in effects:
@@ -205,8 +210,12 @@ class Parameters:
         elif change is Change.RELEASE or change is Change.ROLLBACK_TO:
             at = next((at for at in range(len(self.marks) - 1, -1, -1) if self.marks[at].savepoint == savepoint), None)
             if at is None:
-                return
-            if change is Change.RELEASE:
+                # Made before anything was changed in this transaction, when nobody kept account.
+                if change is Change.ROLLBACK_TO and self.marks:
+                    self._back(self.marks[0])
+                    self.broken = False
+                del self.marks[1:]
+            elif change is Change.RELEASE:
                 del self.marks[at:]
             else:
                 self._back(self.marks[at])
@@ -218,6 +227,51 @@ class Parameters:
                 self.explicit = True
             if self.implicit or self.explicit:
                 self.marks.append(self._mark(None))
+
+
+# Settings that only a new connection can have (GucContext BACKEND and SU_BACKEND)
+_FOR_LIFE = frozenset((
+    "ignore_system_indexes", "post_auth_delay", "local_preload_libraries", "log_connections", "log_disconnections", "jit_provider",
+    "jit_debugging_support", "jit_profiling_support", "replication", "session_preload_libraries", "client_connection_check_interval"))
+
+
+def beginnings(asked: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """What a startup packet asks for: what SET can give any session, by lower-case name, and what only a new one can have."""
+    settings: dict[str, str] = {}
+    rest = {}
+    for name, value in asked.items():
+        if name == "options":
+            found = _options(value)
+            if found is None or not _FOR_LIFE.isdisjoint(found):
+                rest[name] = value
+            else:
+                settings = {**found, **settings}
+        elif name.lower() in _FOR_LIFE or name.startswith("_pq_."):
+            rest[name] = value
+        else:
+            settings[name.lower()] = value
+    return settings, rest
+
+
+def _options(text: str) -> dict[str, str] | None:
+    """`-c name=value` and `--name=value`, as PostgreSQL splits them (pg_split_opts in postinit.c); None: something else is there."""
+    words = [re.sub(r"\\(.)", r"\1", word, flags=re.DOTALL) for word in re.findall(r"(?:[^\s\\]|\\.)+", text, re.DOTALL)]
+    found = {}
+    while words:
+        word = words.pop(0)
+        if word == "-c":
+            if not words:
+                return None
+            word = words.pop(0)
+        elif word.startswith(("-c", "--")):
+            word = word[2:]
+        else:
+            return None
+        name, equals, value = word.partition("=")
+        if not equals:
+            return None
+        found[name.replace("-", "_").lower()] = value
+    return found
 
 
 def constant(name: str, written: str) -> Value:

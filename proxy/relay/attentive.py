@@ -1,0 +1,519 @@
+"""A client of mode `auto`: a lease for each transaction, and nothing of the client's is lost or met by others.
+
+Most of the time it is a Relay like any other whose Link is keen: texts that leave nothing pass on the hot path.  Where the
+Link stops, the client gets our **attention**: from there its messages go one by one through its Account (session/account),
+both ways, until nothing is owed, no transaction could take anything back and no bytes of the client's are left.  Then the
+lease goes back, or stays for a reason.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+
+from proxy.errors import ClientFault, ProxyError, UpstreamFault
+from proxy.hot import hot
+from proxy.pool.dialling import MAX_REMEMBERED
+from proxy.pool.pool import Pool
+from proxy.pool.tally import Tally
+from proxy.pool.upstream import Key, Upstream, intern
+from proxy.relay.pump import AWAY, BROKEN, BUF, BULK, SHORT, VIEW, WOULD_BLOCK
+from proxy.relay.relay import Relay
+from proxy.session.account import Account
+from proxy.session.consequences import Reason
+from proxy.session.link import CONCERNS_DATABASES, THINK, I, T
+from proxy.session.neutral import NEUTRAL
+from proxy.session.parameters import Parameters, State
+from proxy.session.prepared import statement
+
+FLUSH = b"H\0\0\0\4"
+MOST_WHOLE = 4 << 20               # bytes of a message that is read whole
+MOST_WAITING = MOST_WHOLE + 65_536      # bytes of a client's that wait here, before it is no longer read
+_STREAMED = frozenset(b"dcf")
+_Q, _P, _B, _X = b"QPBX"
+_LOOKED_AT = frozenset(b"123nTCIsEZSGD")
+_WHOLE = 65_536                    # bytes of a server's message that is read whole
+
+
+class Attentive(Relay):
+    __slots__ = ("_account", "attention", "beginning", "entering", "flushed", "inbox", "passing", "stub", "u_inbox", "u_passing")
+
+    def __init__(self, sock: socket.socket, pool: Pool, tally: Tally, key: Key, beginning: Mapping[str, str],
+                 concerns_databases: Callable[[bytes], None]) -> None:
+        super().__init__(sock, pool, tally, key, intern(_state(pool, beginning)), concerns_databases)
+        self.watch = True
+        self.neutral = NEUTRAL
+        self.beginning = beginning
+        self._account: Account | None = None
+        self.attention = self.entering = self.flushed = False
+        self.inbox = bytearray()              # of the client, not looked at
+        self.passing = 0                      # bytes of a long message of the client's
+        self.stub = b""                       # less than a header
+        self.u_inbox = bytearray()            # of the server
+        self.u_passing = 0
+
+    # -- the first lease ----------------------------------------------------------------------------------
+
+    def remembered(self, wants: Mapping[str, str]) -> dict[str, str] | None:
+        known = self.pool.welcomes.get((self.key, self.settings))
+        return None if known is None else known[0]
+
+    async def settle(self, wants: Mapping[str, str]) -> dict[str, str]:
+        upstream = await self.lease()
+        told = dict(upstream.parameters)
+        if len(self.pool.welcomes) >= MAX_REMEMBERED:
+            self.pool.welcomes.clear()
+        assert self.settings is not None
+        self.pool.welcomes[self.key, self.settings] = told, self.settings
+        self.unboard()
+        return told
+
+    @property
+    def account(self) -> Account:
+        if self._account is None:
+            parameters = Parameters(self.beginning)
+            parameters.role = self.pool.target.role
+            self._account = Account(parameters, self.pid)
+        return self._account
+
+    # -- the hot path stops -------------------------------------------------------------------------------
+
+    def _client_outcome(self, outcome: int) -> None:
+        if not outcome & THINK:
+            super()._client_outcome(outcome)
+            return
+        rest = bytes(VIEW[self.cut:self.got])
+        if outcome & AWAY:
+            self.held += VIEW[:self.cut]
+        elif self.cut:
+            self.got = self.cut
+            after = self.push_client(self.cut)
+            if after & SHORT:
+                self._push_rest()
+            elif after & BROKEN:
+                self._upstream_broken()
+                return
+        self._stop_at(rest)
+
+    def _hold(self, data: bytes, flags: int) -> None:
+        if flags & THINK and self.neutral is not None:
+            self.held += data[:self.cut]
+            self._stop_at(data[self.cut:])
+        else:
+            super()._hold(data, flags)
+
+    def _stop_at(self, rest: bytes) -> None:
+        """The Link has walked up to here, and no further."""
+        if len(rest) < 5:
+            self.stub, self.swift = rest, False
+            if self.held and self.place is None and self.upstream is None:
+                self._ask_for_one()
+            return
+        self._attend(rest)
+
+    def _with_stub(self) -> None:
+        """A header came in pieces: walk it whole."""
+        try:
+            piece = self.sock.recv(BULK)
+        except WOULD_BLOCK:
+            return
+        except OSError:
+            self.finish("client connection lost")
+            return
+        if not piece:
+            self.finish("client closed the connection")
+            return
+        data, self.stub = self.stub + piece, b""
+        self.swift = self._may_be_swift()
+        size = len(data)
+        VIEW[:size] = data
+        self.got, self.sent = size, 0
+        if self.upstream is None:
+            super()._client_outcome(AWAY)
+            return
+        try:
+            flags = self.from_client(BUF, size)
+        except ProxyError as fault:
+            self._client_fault(fault)
+            return
+        outcome = flags & ~8
+        self._client_outcome(outcome or self.push_client(size))
+
+    def _may_be_swift(self) -> bool:
+        upstream = self.upstream
+        tls = self.tls or (upstream is not None and upstream.tls)
+        return hot is not None and not (tls or self.leaving or self.attention or self.stub)
+
+    # -- attention ----------------------------------------------------------------------------------------
+
+    def _attend(self, rest: bytes) -> None:
+        account = self.account
+        self.attention, self.entering, self.swift = True, True, False
+        self.watch, self.neutral = False, None
+        self.inbox += rest
+        unnamed = self.parse or self.former
+        if unnamed is not None:
+            text, _, types = unnamed[6:].partition(b"\0")
+            account.unnamed = statement(text, types, b"", conforming=account.conforming)
+        else:
+            account.unnamed = None
+        self._advance()
+
+    def _enter(self) -> bool:
+        """Wait until the server owes nothing of what the hot path has let pass.  Is it so?"""
+        upstream = self.upstream
+        assert upstream is not None
+        if self.owed or self.u_left or self.u_part:
+            return False
+        if self.asked:
+            if not self.flushed:
+                self.flushed = True
+                self._send(FLUSH)
+            return False
+        account = self.account
+        self.entering = self.flushed = False
+        self._ride(upstream)
+        account.unnamed_there = self.parse is not None
+        account.skipping = self.skipping
+        account.status = bytes((self.status,))
+        return True
+
+    def _ride(self, upstream: Upstream) -> None:
+        has = upstream.settings
+        assert isinstance(has, State)
+        self.account.ride(has, upstream.prepared)
+
+    def _advance(self) -> None:
+        """Do what can be done for the client's bytes that are here."""
+        try:
+            while self.attention and not self._done.done() and self._one_step():
+                continue
+        except ProxyError as fault:
+            self._client_fault(fault)
+            return
+        if len(self.inbox) >= MOST_WAITING:
+            self.pause()
+        elif self.attention and not self.leaving and not self.reading and (self.upstream is None or self.upstream.backlog is None):
+            self.resume()
+
+    def _one_step(self) -> bool:
+        inbox = self.inbox
+        if self.upstream is None:
+            if self.place is None and self.waiter is None and (len(inbox) >= 5 or self.passing):
+                self._ask_for_one()
+            return self.upstream is not None
+        if self.upstream.backlog is not None or (self.entering and not self._enter()):
+            return False
+        account = self.account
+        if self.passing:
+            if not inbox:
+                return False
+            piece = bytes(inbox[:self.passing])
+            del inbox[:len(piece)]
+            self.passing -= len(piece)
+            self._send(piece)
+            return True
+        if account.dues and account.dues[-1].ours and account.dues[-1].then is not None:
+            return False                       # our own question: what it says matters to what follows
+        if not inbox and account.quiet and not self.owed:
+            return self._rest()
+        if len(inbox) < 5:
+            return False
+        size = int.from_bytes(inbox[1:5])
+        if not 4 <= size <= 0x7FFFFFFF:
+            raise ClientFault(f"invalid message length {size}")
+        return self._message(inbox[0], size + 1)
+
+    def _message(self, tag: int, total: int) -> bool:
+        inbox, account = self.inbox, self.account
+        if tag == _X:
+            inbox.clear()
+            self._leave()
+            return False
+        if tag in _STREAMED and (tag == 0x64 or total <= len(inbox)):
+            if tag != 0x64:
+                account.client(tag, b"")
+            self.passing = total
+            return True
+        if tag == _B and not account.skipping:
+            return self._bind(total)
+        if total > len(inbox):
+            if total <= MOST_WHOLE:
+                return False
+            if tag != _Q and not account.skipping:
+                raise ClientFault(f"a message of {total} bytes is too long for pool.mode = auto", hint="Use simple queries, or COPY.")
+            account.pin(Reason.LENGTH, f"a text of {total} bytes")
+            account.client(tag, b"\0")
+            self.passing = total
+            return True
+        body = bytes(inbox[5:total])
+        del inbox[:total]
+        if tag in (_Q, _P) and CONCERNS_DATABASES in body.lower() and len(body) < 65_536:
+            self.concerns_databases(body)
+        if tag not in b"QPBDECSFHcf":
+            raise ClientFault(f"invalid frontend message type {tag}")
+        self._send(account.client(tag, body))
+        return True
+
+    def _bind(self, total: int) -> bool:
+        """Only its names matter; what follows them may be long."""
+        inbox = self.inbox
+        portal_end = inbox.find(0, 5, total)
+        name_end = inbox.find(0, portal_end + 1, total) if portal_end >= 0 else -1
+        if name_end < 0:
+            if len(inbox) < total and len(inbox) < MOST_WHOLE:
+                return False
+            raise ClientFault("invalid Bind message")
+        portal, name = bytes(inbox[5:portal_end]), bytes(inbox[portal_end + 1:name_end])
+        ahead, there = self.account.bind(portal, name)
+        del inbox[:name_end + 1]
+        self.passing = total - name_end - 1
+        size = total - 1 - len(name) + len(there)
+        piece = bytes(inbox[:self.passing])
+        del inbox[:len(piece)]
+        self.passing -= len(piece)
+        self._send(ahead + b"B" + size.to_bytes(4) + portal + b"\0" + there + b"\0" + piece)
+        return True
+
+    def _send(self, data: bytes) -> None:
+        upstream = self.upstream
+        if not data or upstream is None:
+            return
+        self.from_client(bytearray(data), len(data))
+        if upstream.backlog is not None:
+            upstream.push(data)
+            return
+        try:
+            sent = upstream.send(data)
+        except WOULD_BLOCK:
+            sent = 0
+        except OSError:
+            self._upstream_broken()
+            return
+        if sent < len(data):
+            upstream.push(data[sent:])
+            self.pause()
+
+    def on_client(self) -> None:
+        if self.attention:
+            self._receive()
+        elif self.stub:
+            self._with_stub()
+        else:
+            super().on_client()
+            return
+        if self.tls and self.sock.pending():  # type: ignore[attr-defined]
+            self.loop.call_soon(self._again)
+
+    def _receive(self) -> None:
+        try:
+            piece = self.sock.recv(BULK)
+        except WOULD_BLOCK:
+            return
+        except OSError:
+            self.finish("client connection lost")
+            return
+        if not piece:
+            self.finish("client closed the connection")
+            return
+        self.inbox += piece
+        self._advance()
+
+    def on_upstream_writable(self) -> None:
+        super().on_upstream_writable()
+        if self.attention:
+            self._advance()
+
+    # -- from the server ----------------------------------------------------------------------------------
+
+    def on_upstream(self) -> None:
+        if not self.attention or self.entering:
+            super().on_upstream()
+            if self.attention:
+                self._advance()
+            return
+        upstream = self.upstream
+        if upstream is None:
+            return
+        try:
+            n = upstream.recv_into(VIEW[:BULK])
+        except WOULD_BLOCK:
+            return
+        except OSError:
+            n = 0
+        if not n:
+            self._upstream_lost(upstream)
+            return
+        try:
+            self.from_upstream(BUF, n)
+            if self.reported is not None:
+                upstream.reported(self.reported)
+                self.reported = None
+            told = self._digest(bytes(VIEW[:n]))
+        except UpstreamFault as fault:
+            self._upstream_fault(fault)
+            return
+        if told:
+            self._tell_client(told)
+        if self.leaving and not self._done.done() and (self.copying or not (self.owed or self.u_left or self.u_part)):
+            self.finish("client said goodbye")
+            return
+        self._settled()
+        if upstream.tls and not upstream.broken and upstream.sock.pending():  # type: ignore[attr-defined]
+            self.loop.call_soon(upstream.again)
+
+    def _digest(self, data: bytes) -> bytes:
+        """Through the account, message by message; long ones as they come."""
+        out = bytearray()
+        inbox = self.u_inbox
+        if not inbox and self.u_passing >= len(data):
+            self.u_passing -= len(data)
+            return data
+        inbox += data
+        at = 0
+        while at < len(inbox):
+            if self.u_passing:
+                piece = inbox[at:at + self.u_passing]
+                at += len(piece)
+                self.u_passing -= len(piece)
+                out += piece
+                continue
+            if len(inbox) - at < 5:
+                break
+            tag, total = inbox[at], int.from_bytes(inbox[at + 1:at + 5]) + 1
+            due = self.account.dues[0] if self.account.dues else None
+            ours = due is not None and (due.ours or due.hidden)
+            if not ours and (tag not in _LOOKED_AT or tag == 0x44 or (tag in b"TE" and total > _WHOLE)):
+                if tag in b"TE":
+                    out += self.account.server(b"%c" % tag, bytes(inbox[at + 5:at + 4096]), bytes(inbox[at:at + 5]))
+                    at += 5
+                    self.u_passing = total - 5
+                else:
+                    self.u_passing = total
+                continue
+            if total > max(_WHOLE, MOST_WHOLE):
+                raise UpstreamFault(f"the server sent a message of length {total - 1}")
+            if len(inbox) - at < total:
+                break
+            whole = bytes(inbox[at:at + total])
+            at += total
+            out += self.account.server(whole[:1], whole[5:], whole)
+        del inbox[:at]
+        return bytes(out)
+
+    def _tell_client(self, data: bytes) -> None:
+        if self.backlog is not None:
+            self.backlog += data
+            return
+        try:
+            sent = self.sock.send(data)
+        except WOULD_BLOCK:
+            sent = 0
+        except OSError:
+            self.finish("client connection lost")
+            return
+        if sent < len(data):
+            assert self.upstream is not None
+            self._keep(memoryview(data)[sent:], self.upstream)
+
+    def _settled(self) -> None:
+        """The server has answered: is there something of our own to do?"""
+        account = self.account
+        if account.stale:
+            account.stale = False
+            self.pool.refresh()
+        if not self._done.done() and account.quiet and not (self.owed or self.open or self.u_passing or self.u_inbox or self.passing):
+            if account.status == b"I" and account.doubtful and account.pins:
+                self._send(account.ask())
+                return
+            if account.astray and account.status != b"E" and (account.status == b"T" or account.pins or self.inbox):
+                self._send(account.adjust())
+                return
+        self._advance()
+
+    def _rest(self) -> bool:
+        """Nothing to do: back to the hot path, and the lease back to the pool unless it must stay."""
+        account, upstream = self.account, self.upstream
+        assert upstream is not None
+        if self.open or self.u_passing or self.u_inbox or account.changing or account.status == b"E" or self.copying or self.partial:
+            return False
+        if account.status == b"I" and account.doubtful and account.pins:
+            self._send(account.ask())
+            return False
+        if account.astray and (account.pins or account.status == b"T"):
+            self._send(account.adjust())
+            return False
+        self._part_from_account(upstream)
+        self.attention = False
+        self.watch, self.neutral = True, NEUTRAL if account.conforming else set()
+        self.swift = self._may_be_swift()
+        if self.status == I and not self.owed:
+            if self.draining:
+                self._end_of_work()
+            elif not self.pinned and self.used:
+                self._release()
+        return False
+
+    def _part_from_account(self, upstream: Upstream) -> None:
+        account = self.account
+        self.settings = intern(account.parameters.wanted())
+        upstream.settings = intern(account.mirror.wanted())
+        kept = account.unnamed.parse(b"") if account.unnamed is not None else None
+        self.parse, self.former = (kept, None) if account.unnamed_there else (None, kept)
+        if not account.pins:
+            self.pinned = None
+        elif not self.pinned:
+            self.pin(next(iter(account.pins)))
+        self.dirty = False
+
+    # -- leases -------------------------------------------------------------------------------------------
+
+    def _ask_for_one(self) -> None:
+        upstream = self.pool.take(self)
+        if upstream is not None:
+            self.tally.wait_time.observe(0.0)
+            self._board(upstream)
+        else:
+            self._request()
+
+    def _mount(self, upstream: Upstream) -> None:
+        super()._mount(upstream)
+        if hot is not None:
+            self.swift = self._may_be_swift()
+
+    def _dismount(self) -> Upstream | None:
+        upstream = super()._dismount()
+        if hot is not None:
+            self.swift = self._may_be_swift()
+        return upstream
+
+    def _board(self, upstream: Upstream) -> None:
+        super()._board(upstream)
+        if self.attention:
+            self._advance()
+
+    def _release(self) -> None:
+        self.former, self.parse = self.parse or self.former, None
+        super()._release()
+        if hot is not None:
+            self.swift = self._may_be_swift()
+
+    def _before_parting(self, upstream: Upstream) -> bool:
+        account = self._account
+        if account is not None and self.attention and not self.entering:
+            upstream.settings = intern(account.mirror.wanted())
+            if account.changing or self.status == T:
+                return True
+        return bool(self.pinned or (account is not None and account.pins))
+
+    def drain(self) -> None:
+        if self.attention and (self.inbox or self.passing or not self.account.quiet):
+            self.draining = True
+        else:
+            super().drain()
+
+
+def _state(pool: Pool, beginning: Mapping[str, str]) -> State:
+    parameters = Parameters(beginning)
+    parameters.role = pool.target.role
+    return parameters.wanted()

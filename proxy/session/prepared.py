@@ -1,0 +1,58 @@
+"""Prepared statements that clients share: one text, one name on every server.
+
+A client's names are its own; on the servers a statement is called by what it is - text, types of the parameters, and the
+settings under which the text means what it means - so that what one client has prepared serves all.  The names cannot be
+guessed, so that a client which speaks of statements that it does not have finds none.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from proxy.session.consequences import Effect
+from proxy.session.statements import read
+
+MOST_NAMES = 20_000           # remembered; a statement that was forgotten gets another name
+MOST_ON_A_SERVER = 500        # statements; the least lately used is closed
+MOST_OF_A_CLIENT = 10_000     # statements; one more is an error
+
+NOWHERE = b"sb_%s_none" % secrets.token_hex(6).encode()
+"""A name that no server has."""
+
+PREFIX = NOWHERE[:-4]
+_names: OrderedDict[tuple[bytes, bytes], bytes] = OrderedDict()
+_serial = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What a Parse message said: the text, and behind its final zero the parameters' types."""
+
+    text: bytes
+    types: bytes = field(repr=False)
+    meaning: bytes = field(repr=False)        # digest of the settings under which it was prepared
+    server: bytes                             # its name on the servers
+    effects: tuple[Effect, ...] = field(repr=False)
+
+    def parse(self, name: bytes | None = None) -> bytes:
+        body = (self.server if name is None else name) + b"\0" + self.text + b"\0" + self.types
+        return b"P" + (len(body) + 4).to_bytes(4) + body
+
+
+def statement(text: bytes, types: bytes, meaning: bytes, *, conforming: bool) -> Statement:
+    """Equal statements have equal names."""
+    global _serial
+    key = (meaning, text + b"\0" + types)
+    name = _names.get(key)
+    if name is None:
+        _serial += 1
+        name = b"%s%d" % (PREFIX, _serial)
+        if len(_names) >= MOST_NAMES:
+            _names.popitem(last=False)
+        if len(text) <= 65_536:
+            _names[key] = name
+    else:
+        _names.move_to_end(key)
+    return Statement(text, types, meaning, name, read(text, conforming=conforming))
