@@ -26,7 +26,7 @@ def base(postgres: Postgres) -> dict[str, Any]:
                                            "password": postgres.password}}
 
 
-@pytest.fixture(scope="session", params=["session", "transaction"])
+@pytest.fixture(scope="session", params=["session", "transaction", "auto"])
 def proxy(request: pytest.FixtureRequest, base: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """The daemon in each pool mode."""
     folder: Path = tmp_path_factory.mktemp("daemon")
@@ -34,7 +34,7 @@ def proxy(request: pytest.FixtureRequest, base: dict[str, Any], tmp_path_factory
         yield running
 
 
-@pytest.fixture(scope="session", params=["session", "transaction"])
+@pytest.fixture(scope="session", params=["session", "transaction", "auto"])
 def trusting(request: pytest.FixtureRequest, base: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """The daemon in each pool mode, for tests of single bytes: nobody is asked for a password."""
     with daemon(tmp_path_factory.mktemp("trusting"), base, auth={"method": "trust"}, users={"backstage": {}},

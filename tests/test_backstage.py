@@ -160,7 +160,7 @@ def counted(proxy: Daemon, told: Told) -> None:
     assert all(queries.values())
 
 
-@pytest.mark.parametrize("mode", ["session", "transaction"])
+@pytest.mark.parametrize("mode", ["session", "transaction", "auto"])
 @pytest.mark.parametrize(("division", "ensures"), [("database", True), ("schema", False), ("schema", True)])
 def test_backstage(modules: Path, empty: Postgres, tmp_path: Path, division: str, ensures: bool, mode: str) -> None:
     """`ensures`: Backstage's own ensureExists, on by default; off, it asks for nothing and the proxy alone creates."""

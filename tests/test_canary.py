@@ -73,7 +73,7 @@ def commands(config: Path) -> str:
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="no /proc on this machine")
-@pytest.mark.parametrize("mode", ["session", "transaction"])
+@pytest.mark.parametrize("mode", ["session", "transaction", "auto"])
 def test_no_secret_is_ever_seen(server: Postgres, tmp_path: Path, mode: str) -> None:
     database, ours = settings(server)
     seen = {}

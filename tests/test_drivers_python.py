@@ -129,7 +129,7 @@ def test_sqlalchemy_reflection_and_orm(proxy: Daemon) -> None:
         engine.dispose()
 
 
-@pytest.mark.parametrize("mode", ["session", "transaction"])
+@pytest.mark.parametrize("mode", ["session", "transaction", "auto"])
 def test_a_plugin_with_its_own_credentials(base: dict[str, Any], postgres: Postgres, tmp_path: Path, mode: str) -> None:
     """The client's user is the proxy's affair; upstream it is the plugin's own."""
     postgres.sql("do $$ begin create role billing_app login password 'b1ll'; exception when duplicate_object then null; end $$")

@@ -193,7 +193,7 @@ async def weather(running: Daemon, front: Storm, back: Storm, ledger: Ledger, cu
 
 
 @pytest.mark.parametrize("cuts", [300, pytest.param(5000, marks=pytest.mark.long)])
-@pytest.mark.parametrize("mode", ["session", "transaction"])
+@pytest.mark.parametrize("mode", ["session", "transaction", "auto"])
 def test_cuts_under_load(postgres: Postgres, base: dict[str, Any], tmp_path: Path, mode: str, cuts: int) -> None:
     asyncio.run(_cuts_under_load(postgres, base, tmp_path, mode, cuts))
 

@@ -76,7 +76,7 @@ def script() -> Iterator[Script]:
     made.close()
 
 
-@pytest.fixture(scope="module", params=["session", "transaction"])
+@pytest.fixture(scope="module", params=["session", "transaction", "auto"])
 def scripted(request: pytest.FixtureRequest, script: Script, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     connection: dict[str, Any] = {"host": "127.0.0.1", "port": script.port, "user": "u", "password": "p", "ssl": False}
     folder: Path = tmp_path_factory.mktemp("scripted")

@@ -86,7 +86,7 @@ def test_nobody_hangs_when_servers_die_under_load(tmp_path: Path) -> None:
         server.remove()
 
 
-@pytest.mark.parametrize("mode", ["session", "transaction"])
+@pytest.mark.parametrize("mode", ["session", "transaction", "auto"])
 def test_a_client_that_is_reset_in_the_middle_of_a_copy(postgres: Postgres, base: dict[str, Any], tmp_path: Path, mode: str) -> None:
     with daemon(tmp_path, base, pool={"mode": mode}) as running:
         for _ in range(10):

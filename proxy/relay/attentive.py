@@ -21,7 +21,7 @@ from proxy.relay.pump import AWAY, BROKEN, BUF, BULK, SHORT, VIEW, WOULD_BLOCK
 from proxy.relay.relay import Relay
 from proxy.session.account import Account
 from proxy.session.consequences import Reason
-from proxy.session.link import CONCERNS_DATABASES, THINK, I, T
+from proxy.session.link import BEGAN, CONCERNS_DATABASES, THINK, I, T
 from proxy.session.neutral import NEUTRAL
 from proxy.session.parameters import Parameters, State
 from proxy.session.prepared import statement
@@ -136,8 +136,9 @@ class Attentive(Relay):
         except ProxyError as fault:
             self._client_fault(fault)
             return
-        outcome = flags & ~8
-        self._client_outcome(outcome or self.push_client(size))
+        outcome = flags & ~BEGAN or self.push_client(size)
+        if outcome:
+            self._client_outcome(outcome)
 
     def _may_be_swift(self) -> bool:
         upstream = self.upstream
