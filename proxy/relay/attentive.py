@@ -34,9 +34,12 @@ _Q, _P, _B, _X = b"QPBX"
 _LOOKED_AT = frozenset(b"123nTCIsEZSGD")
 _WHOLE = 65_536                    # bytes of a server's message that is read whole
 
+_riders: dict[int, Attentive] = {}     # by the process ids that clients were told
+
 
 class Attentive(Relay):
-    __slots__ = ("_account", "attention", "beginning", "entering", "flushed", "inbox", "passing", "stub", "u_inbox", "u_passing")
+    __slots__ = ("_account", "attention", "beginning", "entering", "flushed", "inbox", "passing", "struck", "stub", "told", "u_inbox",
+                 "u_passing")
 
     def __init__(self, sock: socket.socket, pool: Pool, tally: Tally, key: Key, beginning: Mapping[str, str],
                  concerns_databases: Callable[[bytes], None]) -> None:
@@ -48,15 +51,20 @@ class Attentive(Relay):
         self.attention = self.entering = self.flushed = False
         self.inbox = bytearray()              # of the client, not looked at
         self.passing = 0                      # bytes of a long message of the client's
+        self.told: dict[str, str] = {}        # at login
         self.stub = b""                       # less than a header
         self.u_inbox = bytearray()            # of the server
         self.u_passing = 0
+        self.struck: list[Upstream] = []      # by what we have sent
 
     # -- the first lease ----------------------------------------------------------------------------------
 
     def remembered(self, wants: Mapping[str, str]) -> dict[str, str] | None:
         known = self.pool.welcomes.get((self.key, self.settings))
-        return None if known is None else known[0]
+        if known is None:
+            return None
+        self.told = known[0]
+        return known[0]
 
     async def settle(self, wants: Mapping[str, str]) -> dict[str, str]:
         upstream = await self.lease()
@@ -66,6 +74,7 @@ class Attentive(Relay):
         assert self.settings is not None
         self.pool.welcomes[self.key, self.settings] = told, self.settings
         self.unboard()
+        self.told = told
         return told
 
     @property
@@ -73,7 +82,8 @@ class Attentive(Relay):
         if self._account is None:
             parameters = Parameters(self.beginning)
             parameters.role = self.pool.target.role
-            self._account = Account(parameters, self.pid)
+            self._account = Account(parameters, self.pid, self._whose)
+            self._account.told = dict(self.told)
         return self._account
 
     # -- the hot path stops -------------------------------------------------------------------------------
@@ -179,6 +189,28 @@ class Attentive(Relay):
         account.status = bytes((self.status,))
         return True
 
+    def known_as(self, pid: int) -> None:
+        self.pid = pid
+        _riders[pid] = self
+
+    def _whose(self, pid: int) -> int | None:
+        """Whose process id is it (session/pids)?  While what we send may strike that server, nobody else may have it."""
+        rider = _riders.get(pid)
+        if rider is None:
+            return None
+        upstream = rider.upstream
+        if upstream is None:
+            return 0
+        if rider is not self:
+            upstream.cancels += 1
+            self.struck.append(upstream)
+        return upstream.pid
+
+    def _strikes_are_over(self) -> None:
+        for upstream in self.struck:
+            upstream.pool.cancel_done(upstream)
+        self.struck.clear()
+
     def _ride(self, upstream: Upstream) -> None:
         has = upstream.settings
         assert isinstance(has, State)
@@ -266,6 +298,13 @@ class Attentive(Relay):
                 return False
             raise ClientFault("invalid Bind message")
         portal, name = bytes(inbox[5:portal_end]), bytes(inbox[portal_end + 1:name_end])
+        if self.account.whole_bind(name) and total <= MOST_WHOLE:
+            if len(inbox) < total:
+                return False
+            body = bytes(inbox[5:total])
+            del inbox[:total]
+            self._send(self.account.client(_B, body))
+            return True
         ahead, there = self.account.bind(portal, name)
         del inbox[:name_end + 1]
         self.passing = total - name_end - 1
@@ -420,15 +459,17 @@ class Attentive(Relay):
     def _settled(self) -> None:
         """The server has answered: is there something of our own to do?"""
         account = self.account
+        if self.struck and account.quiet:
+            self._strikes_are_over()
         if account.stale:
             account.stale = False
             self.pool.refresh()
         if not self._done.done() and account.quiet and not (self.owed or self.open or self.u_passing or self.u_inbox or self.passing):
+            if account.astray and account.status != b"E":
+                self._send(account.adjust())
+                return
             if account.status == b"I" and account.doubtful and account.pins:
                 self._send(account.ask())
-                return
-            if account.astray and account.status != b"E" and (account.status == b"T" or account.pins or self.inbox):
-                self._send(account.adjust())
                 return
         self._advance()
 
@@ -436,13 +477,11 @@ class Attentive(Relay):
         """Nothing to do: back to the hot path, and the lease back to the pool unless it must stay."""
         account, upstream = self.account, self.upstream
         assert upstream is not None
-        if self.open or self.u_passing or self.u_inbox or account.changing or account.status == b"E" or self.copying or self.partial:
+        if (self.open or self.u_passing or self.u_inbox or self.copying or self.partial or account.changing or account.status == b"E"
+                or (account.doubtful and account.pins and account.status == b"T")):
             return False
         if account.status == b"I" and account.doubtful and account.pins:
             self._send(account.ask())
-            return False
-        if account.astray and (account.pins or account.status == b"T"):
-            self._send(account.adjust())
             return False
         self._part_from_account(upstream)
         self.attention = False
@@ -506,6 +545,11 @@ class Attentive(Relay):
             if account.changing or self.status == T:
                 return True
         return bool(self.pinned or (account is not None and account.pins))
+
+    def part(self) -> None:
+        _riders.pop(self.pid, None)
+        self._strikes_are_over()
+        super().part()
 
     def drain(self) -> None:
         if self.attention and (self.inbox or self.passing or not self.account.quiet):

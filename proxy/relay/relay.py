@@ -63,7 +63,7 @@ class Relay(Boarding):
         self.opened = -1.0, 0.0              # `since`, and when it was first seen waiting without a Sync
         self.noticed: Place | None = None    # in which the client has been told that it waits
         self.drop_left = 0
-        self.pid = 0                         # what the client takes for its server's process id
+        self.pid = 0
         self._done: asyncio.Future[tuple[str, ProxyError | None]] = self.loop.create_future()
 
     # -- life ---------------------------------------------------------------------------------------------
@@ -109,6 +109,10 @@ class Relay(Boarding):
             statements += self.pool.reset()
             upstream.anew()
         self.pool.give_back(upstream, statements=statements)
+
+    def known_as(self, pid: int) -> None:
+        """What the client takes for the process id of its server."""
+        self.pid = pid
 
     def _before_parting(self, upstream: Upstream) -> bool:
         """Does the client leave something behind that others could meet?"""

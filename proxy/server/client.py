@@ -124,7 +124,7 @@ async def _ride(worker: Worker, stream: Stream, client: Client, hello: Startup, 
             told = relay.remembered(wants)
             parameters = await stream.while_connected(relay.settle(wants)) if told is None else told
             key = worker.keys.invent(relay, hello.secret_length)
-            relay.pid = key[0]
+            relay.known_as(key[0])
         client.relay, client.tally = relay, relay.tally
         relay.since = 0.0
         relay.tally.clients += 1

@@ -24,7 +24,6 @@ from proxy.session.consequences import (
     Effect,
     Execute,
     Listen,
-    OwnPid,
     Pin,
     Prepare,
     Reason,
@@ -38,6 +37,7 @@ from proxy.session.consequences import (
     What,
 )
 from proxy.session.parameters import Parameters, State, difference
+from proxy.session.pids import Whose, bound, translated
 from proxy.session.prepared import NOWHERE, Statement, statement
 from proxy.session.statements import read, statements
 from proxy.wire import messages
@@ -79,13 +79,20 @@ class Due:
     error: bytes | None = None
     then: Callable[[Due], None] | None = None
 
+    @property
+    def resets(self) -> bool:
+        """May the settings of the session's beginning come back?"""
+        return any(isinstance(effect, Reset | ResetAll | Discard) or (isinstance(effect, Set) and effect.value is None)
+                   for effects in self.statements for effect in effects)
+
 
 class Account:
     """One client's.  `pid`: what it takes for the process id of its server."""
 
-    def __init__(self, parameters: Parameters, pid: int) -> None:
+    def __init__(self, parameters: Parameters, pid: int, whose: Whose) -> None:
         self.parameters = parameters
         self.pid = pid
+        self.whose = whose
         self.mirror = Parameters()            # what the upstream's session has
         self.on_server: Prepareds = OrderedDict()
         self.dues: deque[Due] = deque()
@@ -100,6 +107,9 @@ class Account:
         self.stale = False                    # what sessions begin with has changed
         self.status = b"I"
         self.conforming = True
+        self.told: dict[str, str] = {}        # ParameterStatus, as the client knows it
+        self._news: dict[str, bytes] = {}     # ParameterStatus that it should know
+        self._withheld = b""                  # a ReadyForQuery, until the upstream is where the client is
 
     def ride(self, has: State, on_server: Prepareds) -> None:
         """A new lease, of an upstream whose session has this."""
@@ -139,7 +149,7 @@ class Account:
                 self.dues.append(Due(Q, ((), ()), hidden=1, undo=gone))
                 return messages.query(f'PREPARE "{NOWHERE.decode()}" AS SELECT; DEALLOCATE "{NOWHERE.decode()}"')
         self.dues.append(Due(Q, each))
-        return _packed(Q, self._own_pid(text, found) + b"\0")
+        return _packed(Q, translated(text, found, self.pid, self.whose) + b"\0")
 
     def _forget(self, name: str) -> Callable[[], object] | None:
         key = name.encode("utf-8", "surrogateescape")
@@ -152,6 +162,7 @@ class Account:
         if not zero:
             self.dues.append(Due(P))
             return _packed(P, body)           # the server knows what to say
+        text = translated(text, read(text, conforming=self.conforming), self.pid, self.whose)
         found = statement(text, types, self._meaning(), conforming=self.conforming)
         ahead = b""
         if len(found.effects) == 1 and isinstance(found.effects[0], Deallocate) and found.effects[0].name is not None:
@@ -163,7 +174,7 @@ class Account:
         if not name:
             self.unnamed, self.unnamed_there = found, True
             self.dues.append(Due(P, undo=self._unnamed_gone))
-            return ahead + _packed(P, b"\0" + self._own_pid(text, found.effects) + b"\0" + types)
+            return ahead + _packed(P, b"\0" + text + b"\0" + types)
         if name in self.named:
             # Duplicate: let the server say so, of the name that it knows.
             there = self._ensure(self.named[name])
@@ -219,6 +230,14 @@ class Account:
         self.dues.append(Due(P, ours=True, undo=lambda: setattr(self, "unnamed_there", False)))
         return self.unnamed.parse(b""), b"", self.unnamed.effects
 
+    def _known(self, name: bytes) -> Statement | None:
+        return self.named.get(name) if name else self.unnamed
+
+    def whole_bind(self, name: bytes) -> bool:
+        """Must the parameters of this Bind be looked at?"""
+        known = self._known(name)
+        return known is not None and bool(known.pids)
+
     def bind(self, portal: bytes, name: bytes) -> tuple[bytes, bytes]:
         """A Bind of which only the names matter: what goes ahead, and the statement's name on the server."""
         if self.skipping:
@@ -231,7 +250,10 @@ class Account:
     def _bind(self, body: bytes) -> bytes:
         portal, _, rest = body.partition(b"\0")
         name, _, rest = rest.partition(b"\0")
+        wanted = self._known(name)
         ahead, there = self.bind(portal, name)
+        if wanted is not None and wanted.pids:
+            rest = bound(rest, wanted.pids, self.whose)
         return ahead + _packed(B, portal + b"\0" + there + b"\0" + rest)
 
     def _describe(self, body: bytes) -> bytes:
@@ -297,7 +319,7 @@ class Account:
                     self.sql_prepared[name] = read(text.encode("utf-8", "surrogateescape"), conforming=self.conforming)
                 case Execute(name):
                     self._beware(self.sql_prepared.get(name, (Pin(Reason.CODE, "execute"),)))
-                case Unpin() | Unlisten() | Deallocate():
+                case Unpin() | Unlisten() | Deallocate() | Discard():
                     self.doubtful = True
         if (any(isinstance(effect, _SETTINGS) for effect in effects)
                 or (self.changing and any(isinstance(effect, Transaction) for effect in effects))):
@@ -326,15 +348,6 @@ class Account:
                     self.stale = True
         self.parameters.apply(effects)
         self.mirror.apply(effects)
-
-    def _own_pid(self, text: bytes, effects: Effects) -> bytes:
-        """`pg_backend_pid()` is this client's own, whoever serves it."""
-        for effect in reversed(effects):
-            if isinstance(effect, OwnPid) and effect.function == "pg_backend_pid":
-                end = text.find(b")", effect.end) + 1
-                if end and not text[effect.end:end - 1].strip(b"( \t\r\n"):
-                    text = text[:effect.start] + b"(SELECT %d AS pg_backend_pid)" % self.pid + text[end:]
-        return text
 
     def _meaning(self) -> bytes:
         wanted = self.parameters.wanted()
@@ -384,11 +397,15 @@ class Account:
     def _status(self, due: Due | None, body: bytes, whole: bytes) -> bytes:
         name, value = messages.parse_parameter_status(body)
         self.mirror.learn(name, value)
-        if due is not None and due.ours:
-            return b""
+        if due is not None and not due.ours and name.lower() in self.parameters.beginning and due.resets:
+            return b""                        # the server goes back to what its session began with, not to what the client's did
         self.parameters.learn(name, value)
         if name == "standard_conforming_strings":
             self.conforming = value == "on"
+        if due is not None and due.ours:
+            self._news[name] = whole
+            return b""
+        self.told[name] = value
         return whole
 
     def _copy_in(self, due: Due) -> None:
@@ -431,7 +448,22 @@ class Account:
             self.portals.clear()
         if due is not None and due.then is not None:
             due.then(due)
-        return b"" if due is not None and due.ours else whole
+        if due is None or not due.ours:
+            if self.astray and self.status != b"E" and not self.dues:
+                self._withheld = whole
+                return b""
+            return whole
+        news = b"".join(self._tell(name, told) for name, told in self._news.items())
+        self._news.clear()
+        withheld, self._withheld = self._withheld, b""
+        return news + withheld
+
+    def _tell(self, name: str, whole: bytes) -> bytes:
+        value = messages.parse_parameter_status(whole[5:])[1]
+        if self.told.get(name) == value:
+            return b""
+        self.told[name] = value
+        return whole
 
     # -- of our own ---------------------------------------------------------------------------------------
 
@@ -466,6 +498,7 @@ class Account:
             if due.error is None:
                 self.mirror.become(wanted)
             else:
+                self.mirror.become(wanted)     # not again
                 self.pin(Reason.SETTING, "settings could not be brought back")
 
         self.dues.append(Due(Q, ours=True, then=done))

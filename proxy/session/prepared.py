@@ -12,6 +12,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from proxy.session.consequences import Effect
+from proxy.session.pids import parameters
 from proxy.session.statements import read
 
 MOST_NAMES = 20_000           # remembered; a statement that was forgotten gets another name
@@ -35,6 +36,7 @@ class Statement:
     meaning: bytes = field(repr=False)        # digest of the settings under which it was prepared
     server: bytes                             # its name on the servers
     effects: tuple[Effect, ...] = field(repr=False)
+    pids: frozenset[int] = frozenset()        # parameters that are process ids, from 0
 
     def parse(self, name: bytes | None = None) -> bytes:
         body = (self.server if name is None else name) + b"\0" + self.text + b"\0" + self.types
@@ -55,4 +57,5 @@ def statement(text: bytes, types: bytes, meaning: bytes, *, conforming: bool) ->
             _names[key] = name
     else:
         _names.move_to_end(key)
-    return Statement(text, types, meaning, name, read(text, conforming=conforming))
+    effects = read(text, conforming=conforming)
+    return Statement(text, types, meaning, name, effects, parameters(text, effects) if effects else frozenset())
