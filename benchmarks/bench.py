@@ -30,7 +30,7 @@ from benchmarks.rounds import Row  # noqa: E402
 PARTS: dict[str, Callable[[Plan], Iterator[Row]]] = {
     "capacity": capacity.run, "pgbench": pgbench.run, "bulk": bulk.run, "memory": memory.run, "cold": cold.run}
 SHAPES = ("simple", "extended", "prepared")
-MODES = ("session", "transaction")
+MODES = ("session", "transaction", "auto")
 PEERS = ("direct", "switchboard", "pgbouncer")
 
 

@@ -38,7 +38,9 @@ class Behind:
 
 @dataclass(frozen=True)
 class Setup:
-    mode: str = "transaction"     # or session
+    mode: str = "transaction"     # or session, auto
+    theirs: str = ""              # PgBouncer's mode, if another
+    their_size: int = 0           # and size
     size: int = 16                # upstream connections
     method: str = "trust"         # how clients prove themselves: trust or scram-sha-256
     tls: bool = False             # towards clients
@@ -120,7 +122,7 @@ def pgbouncer(folder: Path, behind: Behind, setup: Setup) -> Iterator[Peer]:
     upstream = f"host=127.0.0.1 port={behind.port} dbname={DATABASE} user={behind.user} password={behind.password}"
     lines = ["[databases]", f"bench = {upstream}", "[pgbouncer]", "listen_addr = 127.0.0.1", f"listen_port = {port}",
              "unix_socket_dir =", f"auth_type = {setup.method}", f"auth_file = {folder}/users",
-             f"pool_mode = {setup.mode}", f"default_pool_size = {setup.size}", "max_client_conn = 20000"]
+             f"pool_mode = {setup.theirs or setup.mode}", f"default_pool_size = {setup.their_size or setup.size}", "max_client_conn = 20000"]
     if keeps_statements("pgbouncer"):
         lines.append("max_prepared_statements = 200")
     if setup.tls:
