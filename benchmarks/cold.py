@@ -21,7 +21,8 @@ def run(plan: Plan) -> Iterator[Row]:
     for mode in plan.modes:
         row = Row("cold", f"{mode}, {CLIENTS} clients", f"dials of {DELAY_MS} ms", more_is_better=False, goal=2.0, absolute=True)
         for _ in range(2 if plan.quick else 3):
-            with fake_server(DELAY_MS) as server, proxies(plan.folder, server, Setup(mode=mode, theirs="transaction" if mode == "auto" else "", size=CLIENTS), plan.peers) as peers:
+            setup = Setup(mode=mode, theirs="transaction" if mode == "auto" else "", size=CLIENTS)
+            with fake_server(DELAY_MS) as server, proxies(plan.folder, server, setup, plan.peers) as peers:
                 for peer in peers:
                     row.values.setdefault(peer.name, []).append(_dials(peer))
         tell(row)

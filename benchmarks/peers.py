@@ -122,7 +122,8 @@ def pgbouncer(folder: Path, behind: Behind, setup: Setup) -> Iterator[Peer]:
     upstream = f"host=127.0.0.1 port={behind.port} dbname={DATABASE} user={behind.user} password={behind.password}"
     lines = ["[databases]", f"bench = {upstream}", "[pgbouncer]", "listen_addr = 127.0.0.1", f"listen_port = {port}",
              "unix_socket_dir =", f"auth_type = {setup.method}", f"auth_file = {folder}/users",
-             f"pool_mode = {setup.theirs or setup.mode}", f"default_pool_size = {setup.their_size or setup.size}", "max_client_conn = 20000"]
+             f"pool_mode = {setup.theirs or setup.mode}",
+             f"default_pool_size = {setup.their_size or setup.size}", "max_client_conn = 20000"]
     if keeps_statements("pgbouncer"):
         lines.append("max_prepared_statements = 200")
     if setup.tls:

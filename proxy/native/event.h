@@ -33,16 +33,37 @@ static int swift_client(Link *self) {
         uint8_t first = *(const uint8_t *)shared.buf;
         if (first == 'd' || is_mark(first) || !(lane = plain_client(self)) || (!(ear = fitting(self, lane)) && !only_waiting(lane))) return AWAY;
     }
+    Ear *target = ear ? ear : lane ? NULL : (Ear *)self->upstream;
+    int names = SAME;
+    int64_t begins_at = self->c_left;
+    if (target && has_quick(self) && PyObject_TypeCheck(target, &EarType) &&
+        (names = rename_statements(self, target->prepared, shared.buf, self->c_left, n)) == MISSING) {
+        int64_t left = self->c_left; /* the end of a message that has begun */
+        self->tally->from_client += left;
+        if (left && walk_client(self, shared.buf, left) < 0) return -1;
+        self->cut = left;
+        return lane ? THINK | AWAY | WALKED : THINK;
+    }
     self->tally->from_client += n;
     int flags = walk_client(self, shared.buf, n);
     if (lane) {
         if (flags < 0) return flags;
         if (flags != BEGAN || !(self->used || self->open || owes(self)) || self->c_left || self->c_part) return flags | AWAY | WALKED;
         if (!ear) return queue_up(self, lane, shared.buf, n);
-        return mount(self, lane, ear) < 0 ? -1 : forward(self, self->up_fd, n, 0);
+        if (mount(self, lane, ear) < 0) return -1;
+        return names == RENAMED ? send_or_push(self, ear, out, out_length) : forward(self, self->up_fd, n, 0);
     }
-    if (flags < 0 || flags & (TERMINATE | THINK)) return flags;
-    flags = forward(self, self->up_fd, n, 0);
+    if (flags < 0) return flags;
+    if (flags & (TERMINATE | THINK)) {
+        if (names != RENAMED || rename_statements(self, target->prepared, shared.buf, begins_at, self->cut) != RENAMED) return flags;
+        return send_or_push(self, target, out, out_length) < 0 ? -1 : flags | PUSHED;
+    }
+    if (names == RENAMED) {
+        if (send_or_push(self, target, out, out_length) < 0) return -1;
+        flags = 0;
+    } else {
+        flags = forward(self, self->up_fd, n, 0);
+    }
     return !flags && self->watch && self->status == 'I' && !owes(self) ? SETTLE : flags;
 }
 

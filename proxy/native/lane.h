@@ -13,7 +13,7 @@ static inline bool would_block(void) { return errno == EAGAIN || errno == EWOULD
 
 typedef struct {
     PyObject_HEAD
-    PyObject *rider, *sock, *key, *settings;
+    PyObject *rider, *sock, *key, *settings, *prepared;
     double idle_since, expires;
     long long cancels;
     int fd;
@@ -131,7 +131,8 @@ static int queue_up(Link *self, Lane *lane, const uint8_t *buf, int64_t n) {
     return done ? 0 : -1;
 }
 
-/* The first of those who wait, if they can have `ear` as it is: a new reference, or NULL. */
+/* The first of those who wait, if they can have `ear` as it is: a new reference, or NULL.  What their bytes are called there
+ * stands in `out`, if it differs. */
 static Place *next_fitting(Lane *lane, Ear *ear) {
     PyObject *first = PySequence_GetItem(lane->queue, 0);
     if (!first) {
@@ -146,10 +147,26 @@ static Place *next_fitting(Lane *lane, Ear *ear) {
         return NULL;
     }
     int same = is_none(waiter->key) ? 0 : PyObject_RichCompareBool(waiter->key, ear->key, Py_EQ);
+    out_length = 0;
+    if (same == 1 && has_quick(waiter) &&
+        rename_statements(waiter, ear->prepared, (const uint8_t *)PyBytes_AS_STRING(waiter->held), 0, PyBytes_GET_SIZE(waiter->held)) == MISSING)
+        same = 0;
     if (same == 1) return place;
     if (same < 0) PyErr_Clear();
     Py_DECREF(first);
     return NULL;
+}
+
+/* Bytes that are not what the client has sent; what the server does not take is kept beside it.  0, or -1 with an exception. */
+static int send_or_push(Link *rider, Ear *ear, const uint8_t *data, int64_t length) {
+    int64_t sent = length ? send(ear->fd, data, (size_t)length, MSG_NOSIGNAL) : 0;
+    if (sent == length || (sent < 0 && !would_block())) return 0; /* of what is lost the reader will see the end */
+    if (sent < 0) sent = 0;
+    PyObject *pushed = PyObject_CallMethod((PyObject *)ear, "push", "y#", (const char *)data + sent, (Py_ssize_t)(length - sent));
+    PyObject *paused = pushed ? PyObject_CallMethod((PyObject *)rider, "pause", NULL) : NULL;
+    Py_XDECREF(pushed);
+    Py_XDECREF(paused);
+    return paused ? 0 : -1;
 }
 
 /* `ear`, which stays busy, goes on to who holds `place`, and their bytes to the server.  0, or -1 with an exception. */
@@ -168,18 +185,9 @@ static int hand_on(Lane *lane, Ear *ear, Place *place) {
     waiter->granted_at = now();
     seat(waiter, ear);
     PyObject *held = waiter->held;
-    Py_ssize_t length = PyBytes_GET_SIZE(held);
     waiter->held = PyBytes_FromStringAndSize(NULL, 0);
-    int64_t sent = length ? send(ear->fd, PyBytes_AS_STRING(held), (size_t)length, MSG_NOSIGNAL) : 0;
-    int outcome = 0;
-    if (sent < length && (sent >= 0 || would_block())) {      /* of what is lost the reader will see the end */
-        if (sent < 0) sent = 0;
-        PyObject *pushed = PyObject_CallMethod((PyObject *)ear, "push", "y#", PyBytes_AS_STRING(held) + sent, length - (Py_ssize_t)sent);
-        PyObject *paused = pushed ? PyObject_CallMethod((PyObject *)waiter, "pause", NULL) : NULL;
-        outcome = paused ? 0 : -1;
-        Py_XDECREF(pushed);
-        Py_XDECREF(paused);
-    }
+    int outcome = out_length ? send_or_push(waiter, ear, out, out_length)
+                             : send_or_push(waiter, ear, (const uint8_t *)PyBytes_AS_STRING(held), PyBytes_GET_SIZE(held));
     Py_DECREF(held);
     return outcome;
 }

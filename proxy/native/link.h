@@ -1,6 +1,6 @@
 /* The two walks over the bytes of a client riding a lease: the twin of session/link.py. */
 
-enum { IDLE = 1, TERMINATE = 2, THINK = 4, BEGAN = 8, SHORT = 16, CLOSED = 32, LOST = 64, AWAY = 128, BROKEN = 256, SETTLE = 512, WALKED = 1024 };
+enum { IDLE = 1, TERMINATE = 2, THINK = 4, BEGAN = 8, SHORT = 16, CLOSED = 32, LOST = 64, AWAY = 128, BROKEN = 256, SETTLE = 512, WALKED = 1024, PUSHED = 2048 };
 enum { NOTHING, REQUEST, PARSE, OPEN, BYE, COPY, COPY_END };
 enum { BULK = 16384, SMALL_MESSAGE = 4096, LONGEST_STATUS = 65536 };
 
@@ -21,6 +21,7 @@ typedef struct {
     PyObject *pinned, *reported, *statement, *c_part, *u_part; /* the parts: bytes, or NULL for none */
     PyObject *pool, *key, *settings, *upstream, *up, *held, *place, *backlog, *waiter; /* the relay's own */
     PyObject *neutral, *parse, *former; /* keen: a set of texts that pass; what made the unnamed statement on this lease, on one before */
+    PyObject *quick;                    /* keen: the client's prepared statements that pass, by its names */
     uint8_t *owed;                                             /* a queue: owed[owed_at .. owed_end] */
     uint32_t owed_at, owed_end, owed_size;
     long long c_left, u_left, cut, got, sent, drop_left, asked;
@@ -89,10 +90,6 @@ static int call_with_bytes(Link *self, const char *method, const uint8_t *data, 
     return done ? 0 : -1;
 }
 
-static inline uint32_t big_endian(const uint8_t *p) {
-    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
-
 static int keep_part(PyObject **part, const uint8_t *data, int64_t length) {
     PyObject *kept = PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)length);
     if (!kept) return -1;
@@ -112,6 +109,10 @@ static uint8_t *joined(PyObject *part, const uint8_t *buf, int64_t n) {
     return whole;
 }
 
+static inline uint32_t big_endian(const uint8_t *p) {
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
 static inline bool is_none(PyObject *o) { return !o || o == Py_None; }
 
 /* May this text pass?  1, 0, or -1 with an exception. */
@@ -125,6 +126,77 @@ static int passes(Link *self, const uint8_t *text, int64_t length) {
     }
     Py_XDECREF(bytes);
     return found;
+}
+
+/* The name of a prepared statement that a Bind or Describe speaks of; NULL where there is none, or it has not come whole. */
+static const uint8_t *statement_name(const uint8_t *message, const uint8_t *end, int64_t *length) {
+    const uint8_t *name = NULL;
+    if (message + 6 >= end) return NULL;
+    if (message[0] == 'B') {
+        name = memchr(message + 5, 0, (size_t)(end - message - 5));
+        if (!name || ++name >= end) return NULL;
+    } else if (message[0] == 'D' && message[5] == 'S') {
+        name = message + 6;
+    }
+    const uint8_t *zero = name ? memchr(name, 0, (size_t)(end - name)) : NULL;
+    if (!zero) return NULL;
+    *length = zero - name;
+    return name;
+}
+
+/* What the servers call the client's statement of that name: borrowed, or NULL. */
+static PyObject *quick_name(Link *self, const uint8_t *name, int64_t length) {
+    PyObject *key = PyBytes_FromStringAndSize((const char *)name, (Py_ssize_t)length);
+    PyObject *found = key ? PyDict_GetItemWithError(self->quick, key) : NULL;
+    Py_XDECREF(key);
+    if (!found) PyErr_Clear();
+    return found && PyBytes_CheckExact(found) ? found : NULL;
+}
+
+static inline bool has_quick(const Link *self) { return self->quick && PyDict_Check(self->quick) && PyDict_GET_SIZE(self->quick) > 0; }
+
+enum { SAME, RENAMED, MISSING };
+static uint8_t out[262144 + 65536];
+static int64_t out_length;
+
+/* Whole messages from `at` on as a server that has these `prepared` is to see them: RENAMED, and they are in `out`; SAME; or
+ * MISSING: something would have to be prepared first. */
+static int rename_statements(Link *self, PyObject *prepared, const uint8_t *buf, int64_t at, int64_t n) {
+    int64_t copied = 0;
+    out_length = 0;
+    while (at + 5 <= n) {
+        uint32_t size = big_endian(buf + at + 1);
+        int64_t end = at + size + 1, length = 0;
+        if (size < 4) break;
+        const uint8_t *name = statement_name(buf + at, buf + (end < n ? end : n), &length);
+        PyObject *server = name && length ? quick_name(self, name, length) : NULL;
+        if (server) {
+            if (!prepared || !PyDict_Check(prepared) || PyDict_Contains(prepared, server) != 1) {
+                PyErr_Clear();
+                return MISSING;
+            }
+            int64_t before = (name - buf) - copied, more = PyBytes_GET_SIZE(server);
+            if (out_length + before + more + (n - copied) > (int64_t)sizeof out) return MISSING;
+            memcpy(out + out_length, buf + copied, (size_t)before);
+            uint8_t *header = out + out_length + (at - copied);
+            uint32_t renamed = size - (uint32_t)length + (uint32_t)more;
+            for (int i = 0; i < 4; i++) header[1 + i] = (uint8_t)(renamed >> (24 - 8 * i));
+            memcpy(out + out_length + before, PyBytes_AS_STRING(server), (size_t)more);
+            out_length += before + more;
+            copied = (name - buf) + length;
+        }
+        at = end;
+    }
+    if (!copied) return SAME;
+    memcpy(out + out_length, buf + copied, (size_t)(n - copied));
+    out_length += n - copied;
+    return RENAMED;
+}
+
+static bool passes_by_name(Link *self, const uint8_t *message, const uint8_t *end) {
+    int64_t length = 0;
+    const uint8_t *name = has_quick(self) ? statement_name(message, end, &length) : NULL;
+    return name && quick_name(self, name, length);
 }
 
 /* Keen: does this message need thought?  1, 0, or -1 with an exception. */
@@ -146,12 +218,15 @@ static int stops(Link *self, const uint8_t *buf, int64_t at, int64_t n, uint8_t 
         break;
     case 'B':
         if (here <= at + 5 || !(name = memchr(buf + at + 5, 0, (size_t)(here - at - 5)))) return 1;
-        if (++name >= buf + here || *name || is_none(self->parse)) return 1;
+        if (++name >= buf + here) return 1;
+        if (*name ? !passes_by_name(self, buf + at, buf + here) : is_none(self->parse)) return 1;
         break;
     case 'D':
     case 'C':
         if (at + 7 > n || end < at + 7) return 1;
-        if (buf[at + 5] == 'S' && (tag == 'C' || buf[at + 6] || is_none(self->parse))) return 1;
+        if (buf[at + 5] == 'S' &&
+            (tag == 'C' || (buf[at + 6] ? !passes_by_name(self, buf + at, buf + here) : is_none(self->parse))))
+            return 1;
         break;
     case 'F': return 1;
     default: return 0;
@@ -354,6 +429,17 @@ static int walk_upstream(Link *self, const uint8_t *buf, int64_t n) {
         if (keep_part(&self->u_part, buf + at, n - at) < 0) return -1;
     }
     return flags;
+}
+
+/* Forget what a client without an upstream has sent: it will be looked at once more. */
+static PyObject *Link_unwalk(PyObject *o, PyObject *unused) {
+    (void)unused;
+    Link *self = (Link *)o;
+    self->owed_at = self->owed_end = 0;
+    self->open = self->skipping = 0;
+    self->asked = self->c_left = 0;
+    Py_CLEAR(self->c_part);
+    Py_RETURN_NONE;
 }
 
 /* Either walk over a buffer that Python gives. */

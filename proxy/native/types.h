@@ -15,14 +15,14 @@ static int Link_init(PyObject *o, PyObject *args, PyObject *kwds) {
 
 static int Link_traverse(PyObject *o, visitproc visit, void *arg) {
     Link *self = (Link *)o;
-    PyObject *all[] = {self->reported, self->pool, self->settings, self->upstream, self->up, self->place, self->waiter, self->neutral};
+    PyObject *all[] = {self->reported, self->pool, self->settings, self->upstream, self->up, self->place, self->waiter, self->neutral, self->quick};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) Py_VISIT(all[i]);
     return 0;
 }
 
 static int Link_clear(PyObject *o) {
     Link *self = (Link *)o;
-    PyObject **all[] = {&self->reported, &self->pool, &self->settings, &self->upstream, &self->up, &self->place, &self->waiter, &self->neutral};
+    PyObject **all[] = {&self->reported, &self->pool, &self->settings, &self->upstream, &self->up, &self->place, &self->waiter, &self->neutral, &self->quick};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) Py_CLEAR(*all[i]);
     return 0;
 }
@@ -81,13 +81,14 @@ static PyMemberDef Link_members[] = {
     OBJECT(Link, tally, READONLY), OBJECT(Link, pinned, 0), OBJECT(Link, reported, 0), OBJECT(Link, statement, 0),
     OBJECT(Link, pool, 0), OBJECT(Link, key, 0), OBJECT(Link, settings, 0), OBJECT(Link, upstream, 0), OBJECT(Link, up, 0),
     OBJECT(Link, held, 0), OBJECT(Link, place, 0), OBJECT(Link, backlog, 0), OBJECT(Link, waiter, 0), OBJECT(Link, neutral, 0),
-    OBJECT(Link, parse, 0), OBJECT(Link, former, 0), NUMBER(Link, drop_left), NUMBER(Link, asked),
+    OBJECT(Link, parse, 0), OBJECT(Link, former, 0), OBJECT(Link, quick, 0), NUMBER(Link, drop_left), NUMBER(Link, asked),
     NUMBER(Link, c_left), NUMBER(Link, u_left), NUMBER(Link, cut), NUMBER(Link, got), NUMBER(Link, sent),
     REAL(Link, since), REAL(Link, transaction_since), REAL(Link, granted_at), COUNT(Link, status), COUNT(Link, fd), COUNT(Link, up_fd),
     FLAG(Link, watch), FLAG(Link, open), FLAG(Link, copying), FLAG(Link, dirty), FLAG(Link, used), FLAG(Link, fatal), FLAG(Link, big),
     FLAG(Link, big_up), FLAG(Link, swift), FLAG(Link, tls), FLAG(Link, leaving), FLAG(Link, draining), FLAG(Link, reading), FLAG(Link, skipping), {NULL}};
 
 static PyMethodDef Link_methods[] = {
+    {"unwalk", Link_unwalk, METH_NOARGS, "Forget what a client without an upstream has sent."},
     {"from_client", (PyCFunction)(void (*)(void))Link_from_client, METH_FASTCALL, "Account for buf[:n] on its way to the upstream."},
     {"from_upstream", (PyCFunction)(void (*)(void))Link_from_upstream, METH_FASTCALL, "Account for buf[:n] on its way to the client."},
     {"swift_client", Link_swift_client, METH_NOARGS, "pump_client for two plain sockets."},
@@ -129,6 +130,7 @@ static int Ear_traverse(PyObject *o, visitproc visit, void *arg) {
     Py_VISIT(self->rider);
     Py_VISIT(self->sock);
     Py_VISIT(self->settings);
+    Py_VISIT(self->prepared);
     return 0;
 }
 
@@ -137,6 +139,7 @@ static int Ear_clear(PyObject *o) {
     Py_CLEAR(self->rider);
     Py_CLEAR(self->sock);
     Py_CLEAR(self->settings);
+    Py_CLEAR(self->prepared);
     return 0;
 }
 
@@ -149,7 +152,7 @@ static void Ear_dealloc(PyObject *o) {
 
 static PyMethodDef Ear_methods[] = {{"on_readable", Ear_on_readable, METH_NOARGS, "The upstream's socket can be read."}, {NULL}};
 static PyMemberDef Ear_members[] = {
-    OBJECT(Ear, rider, 0), OBJECT(Ear, sock, 0), OBJECT(Ear, key, 0), OBJECT(Ear, settings, 0), REAL(Ear, idle_since), REAL(Ear, expires),
+    OBJECT(Ear, rider, 0), OBJECT(Ear, sock, 0), OBJECT(Ear, key, 0), OBJECT(Ear, settings, 0), OBJECT(Ear, prepared, 0), REAL(Ear, idle_since), REAL(Ear, expires),
     NUMBER(Ear, cancels), COUNT(Ear, fd), FLAG(Ear, tls), FLAG(Ear, reading), FLAG(Ear, broken), {NULL}};
 
 static PyTypeObject EarType = {

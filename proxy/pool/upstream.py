@@ -58,7 +58,7 @@ class Rider(Protocol):
 class PureEar:
     """What an upstream hears goes to its rider, or is for itself.  What the hot path reads of it stands here."""
 
-    __slots__ = ("broken", "cancels", "expires", "fd", "idle_since", "key", "reading", "rider", "settings", "sock", "tls")
+    __slots__ = ("broken", "cancels", "expires", "fd", "idle_since", "key", "prepared", "reading", "rider", "settings", "sock", "tls")
     rider: Rider | None
     sock: socket.socket
     key: Key
@@ -67,6 +67,7 @@ class PureEar:
     expires: float
     cancels: int
     fd: int
+    prepared: OrderedDict[bytes, None]         # mode `auto`: names of statements, the least lately used first
     tls: bool
     reading: bool
     broken: bool
@@ -89,7 +90,7 @@ else:
 
 class Upstream(Ear):
     __slots__ = ("__weakref__", "_answers", "_chore_left", "_late", "_then", "backlog", "born", "dirty", "fresh", "loop",
-                 "parameters", "pid", "pool", "prepared", "readers", "recv_into", "refusal", "route", "secret", "send", "shown")
+                 "parameters", "pid", "pool", "readers", "recv_into", "refusal", "route", "secret", "send", "shown")
 
     def __init__(self, pool: Pool, reached: Reached, key: Key, now: float) -> None:
         self.pool = pool
@@ -104,7 +105,7 @@ class Upstream(Ear):
         self.readers = readers(self.loop)
         self.key = key
         self.parameters = welcome.parameters
-        self.prepared: OrderedDict[bytes, None] = OrderedDict()        # mode `auto`: names of statements, the least lately used first
+        self.prepared = OrderedDict()
         self.settings = intern(State(role=pool.target.role) if pool.settings.mode is Mode.AUTO
                                else tuple(map(welcome.parameters.get, TRACKED)))
         self.fresh = self.settings               # what the login reported

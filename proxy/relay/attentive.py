@@ -17,7 +17,7 @@ from proxy.pool.dialling import MAX_REMEMBERED
 from proxy.pool.pool import Pool
 from proxy.pool.tally import Tally
 from proxy.pool.upstream import Key, Upstream, intern
-from proxy.relay.pump import AWAY, BROKEN, BUF, BULK, SHORT, VIEW, WOULD_BLOCK
+from proxy.relay.pump import AWAY, BROKEN, BUF, BULK, PUSHED, SHORT, VIEW, WOULD_BLOCK
 from proxy.relay.relay import Relay
 from proxy.session.account import Account
 from proxy.session.consequences import Reason
@@ -95,7 +95,7 @@ class Attentive(Relay):
         rest = bytes(VIEW[self.cut:self.got])
         if outcome & AWAY:
             self.held += VIEW[:self.cut]
-        elif self.cut:
+        elif self.cut and not outcome & PUSHED:
             self.got = self.cut
             after = self.push_client(self.cut)
             if after & SHORT:
@@ -111,6 +111,13 @@ class Attentive(Relay):
             self._stop_at(data[self.cut:])
         else:
             super()._hold(data, flags)
+
+    def _without_upstream(self, n: int) -> None:
+        if (self._account is None or not self._account.quick or self.held or self.place is not None or self.drop_left
+                or BUF[0] in _STREAMED):
+            super()._without_upstream(n)
+        else:
+            self._attend(bytes(VIEW[:n]))      # names may have to be changed
 
     def _stop_at(self, rest: bytes) -> None:
         """The Link has walked up to here, and no further."""
@@ -134,7 +141,10 @@ class Attentive(Relay):
             self.finish("client closed the connection")
             return
         data, self.stub = self.stub + piece, b""
-        self.swift = self._may_be_swift()
+        self._be_swift()
+        if self._account is not None and self._account.quick:
+            self._attend(data)                 # names may have to be changed
+            return
         size = len(data)
         VIEW[:size] = data
         self.got, self.sent = size, 0
@@ -150,10 +160,12 @@ class Attentive(Relay):
         if outcome:
             self._client_outcome(outcome)
 
-    def _may_be_swift(self) -> bool:
+    def _be_swift(self) -> None:
+        """The compiled twin's events, where they may be."""
         upstream = self.upstream
         tls = self.tls or (upstream is not None and upstream.tls)
-        return hot is not None and not (tls or self.leaving or self.attention or self.stub)
+        self.swift = hot is not None and not (tls or self.leaving or self.attention or self.stub)
+        self.quick = self._account.quick if self.swift and self._account is not None else None
 
     # -- attention ----------------------------------------------------------------------------------------
 
@@ -486,7 +498,7 @@ class Attentive(Relay):
         self._part_from_account(upstream)
         self.attention = False
         self.watch, self.neutral = True, NEUTRAL if account.conforming else set()
-        self.swift = self._may_be_swift()
+        self._be_swift()
         if self.status == I and not self.owed:
             if self.draining:
                 self._end_of_work()
@@ -518,16 +530,24 @@ class Attentive(Relay):
 
     def _mount(self, upstream: Upstream) -> None:
         super()._mount(upstream)
-        if hot is not None:
-            self.swift = self._may_be_swift()
+        self._be_swift()
 
     def _dismount(self) -> Upstream | None:
         upstream = super()._dismount()
-        if hot is not None:
-            self.swift = self._may_be_swift()
+        self._be_swift()
         return upstream
 
     def _board(self, upstream: Upstream) -> None:
+        if self.held and not self.attention and self._account is not None and self._account.quick:
+            self.unwalk()
+            self._mount(upstream)
+            held, self.held = self.held, b""
+            self._attend(held)
+            return
+        if self.held and self.attention and self.entering and self._account is not None and self._account.quick:
+            self.unwalk()
+            self.inbox[:0] = self.held
+            self.held = b""
         super()._board(upstream)
         if self.attention:
             self._advance()
@@ -535,8 +555,7 @@ class Attentive(Relay):
     def _release(self) -> None:
         self.former, self.parse = self.parse or self.former, None
         super()._release()
-        if hot is not None:
-            self.swift = self._may_be_swift()
+        self._be_swift()
 
     def _before_parting(self, upstream: Upstream) -> bool:
         account = self._account

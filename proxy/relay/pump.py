@@ -37,6 +37,7 @@ AWAY = 128          # the client has no upstream: VIEW[:got] has not been looked
 BROKEN = 256        # the socket that was written to is broken
 SETTLE = 512        # a client's event that owes nothing: the lease may be over
 WALKED = 1024       # beside AWAY: VIEW[:got] has been accounted for; the flags are the Link's
+PUSHED = 2048       # beside TERMINATE and THINK: VIEW[:cut] has been sent
 
 
 if hot is not None:
@@ -119,4 +120,4 @@ class Pump(Link):
         swift_push = push_client
 
 
-__all__ = ["AWAY", "BEGAN", "BROKEN", "BUF", "CLOSED", "LOST", "SETTLE", "SHORT", "VIEW", "WALKED", "WOULD_BLOCK", "Pump"]
+__all__ = ["AWAY", "BEGAN", "BROKEN", "BUF", "CLOSED", "LOST", "PUSHED", "SETTLE", "SHORT", "VIEW", "WALKED", "WOULD_BLOCK", "Pump"]

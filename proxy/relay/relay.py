@@ -27,7 +27,7 @@ from proxy.pool.pool import Pool
 from proxy.pool.tally import Tally
 from proxy.pool.upstream import Key, Settings, Upstream
 from proxy.relay.boarding import Boarding
-from proxy.relay.pump import AWAY, BEGAN, BROKEN, BUF, CLOSED, LOST, SETTLE, SHORT, VIEW, WALKED, WOULD_BLOCK
+from proxy.relay.pump import AWAY, BEGAN, BROKEN, BUF, CLOSED, LOST, PUSHED, SETTLE, SHORT, VIEW, WALKED, WOULD_BLOCK
 from proxy.session.link import IDLE, TERMINATE, THINK, I
 
 HELD_LIMIT = 65_536       # bytes of a client without an upstream, before it is no longer read
@@ -192,7 +192,7 @@ class Relay(Boarding):
         """A statement to look at, or a goodbye; the bytes have not been sent yet."""
         if outcome & THINK:
             self._think()
-        n = self.cut if outcome & TERMINATE else self.got
+        n = 0 if outcome & PUSHED else self.cut if outcome & TERMINATE else self.got
         after = self.push_client(n) if n else 0
         if after & SHORT:
             self.got = n

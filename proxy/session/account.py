@@ -36,6 +36,7 @@ from proxy.session.consequences import (
     Unpin,
     What,
 )
+from proxy.session.neutral import harmless
 from proxy.session.parameters import Parameters, State, difference
 from proxy.session.pids import Whose, bound, translated
 from proxy.session.prepared import NOWHERE, Statement, statement
@@ -97,6 +98,7 @@ class Account:
         self.on_server: Prepareds = OrderedDict()
         self.dues: deque[Due] = deque()
         self.named: dict[bytes, Statement] = {}
+        self.quick: dict[bytes, bytes] = {}   # of these the ones that leave nothing: what the servers call them
         self.unnamed: Statement | None = None
         self.unnamed_there = False            # on this upstream
         self.portals: dict[bytes, Effects] = {}
@@ -153,8 +155,17 @@ class Account:
 
     def _forget(self, name: str) -> Callable[[], object] | None:
         key = name.encode("utf-8", "surrogateescape")
-        known = self.named.pop(key, None)
-        return None if known is None else lambda: self.named.__setitem__(key, known)
+        known = self._drop(key)
+        return None if known is None else lambda: self._remember(key, known)
+
+    def _remember(self, name: bytes, known: Statement) -> None:
+        self.named[name] = known
+        if not known.pids and harmless(known.effects):
+            self.quick[name] = known.server
+
+    def _drop(self, name: bytes) -> Statement | None:
+        self.quick.pop(name, None)
+        return self.named.pop(name, None)
 
     def _parse(self, body: bytes) -> bytes:
         name, _, rest = body.partition(b"\0")
@@ -182,16 +193,16 @@ class Account:
             return there + self.named[name].parse()
         if len(self.named) >= prepared.MOST_OF_A_CLIENT:
             raise ClientFault("too many prepared statements", hint="DEALLOCATE what is not used any more.")
-        self.named[name] = found
+        self._remember(name, found)
         if found.server in self.on_server:
             self.on_server.move_to_end(found.server)
-            self.dues.append(Due(C, answer=b"1\0\0\0\4", undo=lambda: self.named.pop(name, None)))
+            self.dues.append(Due(C, answer=b"1\0\0\0\4", undo=lambda: self._drop(name)))
             return ahead + _packed(C, b"S" + NOWHERE + b"\0")
         closing = self._make_room()
         self.on_server[found.server] = None
 
         def undo() -> None:
-            self.named.pop(name, None)
+            self._drop(name)
             self.on_server.pop(found.server, None)
 
         self.dues.append(Due(P, undo=undo))
@@ -275,10 +286,10 @@ class Account:
         undo = None
         if body[:1] == b"S":
             name = body[1:-1]
-            known = self.named.pop(name, None)
+            known = self._drop(name)
             if known is not None:
                 kept = known
-                undo = lambda: self.named.__setitem__(name, kept)  # noqa: E731
+                undo = lambda: self._remember(name, kept)  # noqa: E731
             elif not name:
                 self.unnamed, self.unnamed_there = None, False
             body = b"S" + (NOWHERE if name else b"") + b"\0"
@@ -334,6 +345,7 @@ class Account:
                     self._apply(self.sql_prepared.get(name, ()))
                 case Discard(What.ALL):
                     self.named.clear()
+                    self.quick.clear()
                     self.on_server.clear()
                     self.unnamed_there = False
                     self.pins = {reason: why for reason, why in self.pins.items() if reason not in _DISCARDED}
@@ -343,6 +355,7 @@ class Account:
                     self.pins.pop(Reason.SEQUENCE, None)
                 case Deallocate(None):
                     self.named.clear()
+                    self.quick.clear()
                     self.on_server.clear()
                 case Defaults():
                     self.stale = True

@@ -132,7 +132,8 @@ class Rules:
 class PureLink(Rules):
     __slots__ = (
         "asked", "c_left", "c_part", "copying", "cut", "dirty", "fatal", "former", "neutral", "open", "owed", "parse", "pinned",
-        "reported", "since", "skipping", "statement", "status", "tally", "transaction_since", "u_left", "u_part", "used", "watch",
+        "quick", "reported", "since", "skipping", "statement", "status", "tally", "transaction_since", "u_left", "u_part", "used",
+        "watch",
     )
 
     def __init__(self, tally: Tally, *, watch: bool) -> None:
@@ -154,6 +155,7 @@ class PureLink(Rules):
         self.neutral: set[bytes] | None = None                # keen: texts that pass
         self.parse: bytes | None = None       # keen: the message that made the unnamed statement, on this lease
         self.former: bytes | None = None      # keen: the same, of a lease before
+        self.quick: dict[bytes, bytes] | None = None          # keen: prepared statements that the compiled twin lets pass
         self.asked = 0                        # keen: messages of a batch without its Sync, which await an answer
         self.skipping = False                 # an error: the server discards until Sync
 
@@ -166,6 +168,13 @@ class PureLink(Rules):
     def settled(self) -> bool:
         """Nothing is owed and both directions stand between two messages."""
         return not (self.owed or self.open or self.copying or self.partial or self.u_left or self.u_part)
+
+    def unwalk(self) -> None:
+        """Forget what a client without an upstream has sent: it will be looked at once more."""
+        self.owed.clear()
+        self.open = self.skipping = False
+        self.asked = self.c_left = 0
+        self.c_part = b""
 
     def from_client(self, buf: bytearray, n: int) -> int:  # hot
         """Account for `buf[:n]` on its way to the upstream."""
