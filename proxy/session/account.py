@@ -8,11 +8,9 @@ to what we have asked ourselves.  What cannot be replayed is a reason to keep th
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
-from proxy.errors import ClientFault
 from proxy.session import prepared
 from proxy.session.consequences import (
     Authorization,
@@ -21,7 +19,6 @@ from proxy.session.consequences import (
     Defaults,
     Discard,
     Doubt,
-    Effect,
     Execute,
     Listen,
     Pin,
@@ -36,79 +33,50 @@ from proxy.session.consequences import (
     Unpin,
     What,
 )
-from proxy.session.neutral import harmless
+from proxy.session.dues import (
+    ASK,
+    ASKED,
+    COPY_DONE,
+    COPY_FAIL,
+    MARKS,
+    UNTIL_READY,
+    B,
+    C,
+    D,
+    Due,
+    E,
+    Effects,
+    F,
+    P,
+    Q,
+    S,
+    booleans,
+    packed,
+)
+from proxy.session.extended import Extended
 from proxy.session.parameters import Parameters, State, difference
-from proxy.session.pids import Whose, bound, translated
-from proxy.session.prepared import NOWHERE, Statement, statement
+from proxy.session.pids import Whose, translated
+from proxy.session.prepared import NOWHERE, Statement
 from proxy.session.statements import read, statements
 from proxy.wire import messages
 
-Effects = tuple[Effect, ...]
 Prepareds = OrderedDict[bytes, None]
 _SETTINGS = (Set, Configure, Reset, ResetAll, Role, Authorization, Discard)
-Q, S, F, P, B, D, E, C, COPY_DONE, COPY_FAIL = b"QSFPBDECcf"
-_UNTIL_READY = frozenset((Q, S, F))
-_MARKS = frozenset((COPY_DONE, COPY_FAIL))
-
-# Reasons that the server can be asked about, in the order of ASK's columns
-ASKED = (Reason.ADVISORY, Reason.TEMPORARY, Reason.LISTEN, Reason.HOLD, Reason.PREPARED)
-ASK = messages.query(
-    "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid()),"
-    " EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema())"
-    " OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE pronamespace = pg_catalog.pg_my_temp_schema())"
-    " OR EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace = pg_catalog.pg_my_temp_schema()),"
-    " EXISTS (SELECT FROM pg_catalog.pg_listening_channels()),"
-    " EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable),"
-    " EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)")
 # What DISCARD ALL ends
 _DISCARDED = frozenset((*ASKED, Reason.SETTING, Reason.SEQUENCE, Reason.CODE, Reason.UNKNOWN, Reason.OBSCURE, Reason.LENGTH))
 
 
-@dataclass(slots=True)
-class Due:
-    """What the server owes for one message."""
-
-    tag: int
-    statements: tuple[Effects, ...] = ()
-    at: int = 0                               # how many of the statements are done
-    hidden: int = 0                           # how many of the first are ours
-    ours: bool = False                        # nobody else is to see the answers
-    missing: bytes | None = None              # the name of a statement that the client does not have
-    answer: bytes | None = None               # instead of the server's acknowledgement
-    undo: Callable[[], object] | None = None  # when the message was not carried out
-    rows: list[bytes] = field(default_factory=list)
-    error: bytes | None = None
-    then: Callable[[Due], None] | None = None
-
-    @property
-    def resets(self) -> bool:
-        """May the settings of the session's beginning come back?"""
-        return any(isinstance(effect, Reset | ResetAll | Discard) or (isinstance(effect, Set) and effect.value is None)
-                   for effects in self.statements for effect in effects)
-
-
-class Account:
+class Account(Extended):
     """One client's.  `pid`: what it takes for the process id of its server."""
 
     def __init__(self, parameters: Parameters, pid: int, whose: Whose) -> None:
-        self.parameters = parameters
-        self.pid = pid
-        self.whose = whose
+        super().__init__(parameters, pid, whose)
         self.mirror = Parameters()            # what the upstream's session has
-        self.on_server: Prepareds = OrderedDict()
-        self.dues: deque[Due] = deque()
-        self.named: dict[bytes, Statement] = {}
-        self.quick: dict[bytes, bytes] = {}   # of these the ones that leave nothing: what the servers call them
-        self.unnamed: Statement | None = None
-        self.unnamed_there = False            # on this upstream
-        self.portals: dict[bytes, Effects] = {}
         self.sql_prepared: dict[str, Effects] = {}
         self.pins: dict[Reason, str] = {}
         self.doubtful = False                 # a reason may have gone: ask
-        self.skipping = False                 # the server discards until Sync
         self.stale = False                    # what sessions begin with has changed
         self.status = b"I"
-        self.conforming = True
         self.told: dict[str, str] = {}        # ParameterStatus, as the client knows it
         self._news: dict[str, bytes] = {}     # ParameterStatus that it should know
         self._withheld = b""                  # a ReadyForQuery, until the upstream is where the client is
@@ -135,9 +103,9 @@ class Account:
     def client(self, tag: int, body: bytes) -> bytes:
         """One whole message of the client's: what the server gets instead."""
         if self.skipping and tag != S:
-            return _packed(tag, body)         # to be discarded
+            return packed(tag, body)         # to be discarded
         take = _FROM_CLIENT.get(tag)
-        return take(self, body) if take is not None else _packed(tag, body)
+        return take(self, body) if take is not None else packed(tag, body)
 
     def _query(self, body: bytes) -> bytes:
         text = body[:-1]
@@ -151,165 +119,22 @@ class Account:
                 self.dues.append(Due(Q, ((), ()), hidden=1, undo=gone))
                 return messages.query(f'PREPARE "{NOWHERE.decode()}" AS SELECT; DEALLOCATE "{NOWHERE.decode()}"')
         self.dues.append(Due(Q, each))
-        return _packed(Q, translated(text, found, self.pid, self.whose) + b"\0")
-
-    def _forget(self, name: str) -> Callable[[], object] | None:
-        key = name.encode("utf-8", "surrogateescape")
-        known = self._drop(key)
-        return None if known is None else lambda: self._remember(key, known)
-
-    def _remember(self, name: bytes, known: Statement) -> None:
-        self.named[name] = known
-        if not known.pids and harmless(known.effects):
-            self.quick[name] = known.server
-
-    def _drop(self, name: bytes) -> Statement | None:
-        self.quick.pop(name, None)
-        return self.named.pop(name, None)
-
-    def _parse(self, body: bytes) -> bytes:
-        name, _, rest = body.partition(b"\0")
-        text, zero, types = rest.partition(b"\0")
-        if not zero:
-            self.dues.append(Due(P))
-            return _packed(P, body)           # the server knows what to say
-        text = translated(text, read(text, conforming=self.conforming), self.pid, self.whose)
-        found = statement(text, types, self._meaning(), conforming=self.conforming)
-        ahead = b""
-        if len(found.effects) == 1 and isinstance(found.effects[0], Deallocate) and found.effects[0].name is not None:
-            gone = self._forget(found.effects[0].name)
-            if gone is not None:
-                self.dues.append(Due(P, ours=True, undo=gone))
-                ahead = _packed(P, NOWHERE + b"\0SELECT\0\0\0")
-                text = b'DEALLOCATE "%s"' % NOWHERE
-        if not name:
-            self.unnamed, self.unnamed_there = found, True
-            self.dues.append(Due(P, undo=self._unnamed_gone))
-            return ahead + _packed(P, b"\0" + text + b"\0" + types)
-        if name in self.named:
-            # Duplicate: let the server say so, of the name that it knows.
-            there = self._ensure(self.named[name])
-            self.dues.append(Due(P))
-            return there + self.named[name].parse()
-        if len(self.named) >= prepared.MOST_OF_A_CLIENT:
-            raise ClientFault("too many prepared statements", hint="DEALLOCATE what is not used any more.")
-        self._remember(name, found)
-        if found.server in self.on_server:
-            self.on_server.move_to_end(found.server)
-            self.dues.append(Due(C, answer=b"1\0\0\0\4", undo=lambda: self._drop(name)))
-            return ahead + _packed(C, b"S" + NOWHERE + b"\0")
-        closing = self._make_room()
-        self.on_server[found.server] = None
-
-        def undo() -> None:
-            self._drop(name)
-            self.on_server.pop(found.server, None)
-
-        self.dues.append(Due(P, undo=undo))
-        return ahead + closing + found.parse()
-
-    def _unnamed_gone(self) -> None:
-        self.unnamed, self.unnamed_there = None, False
-
-    def _ensure(self, wanted: Statement) -> bytes:
-        """What makes the server know it: nothing, if it does."""
-        if wanted.server in self.on_server:
-            self.on_server.move_to_end(wanted.server)
-            return b""
-        closing = self._make_room()
-        self.on_server[wanted.server] = None
-        self.dues.append(Due(P, ours=True, undo=lambda: self.on_server.pop(wanted.server, None)))
-        return closing + wanted.parse()
-
-    def _make_room(self) -> bytes:
-        if len(self.on_server) < prepared.MOST_ON_A_SERVER:
-            return b""
-        oldest, _ = self.on_server.popitem(last=False)
-        self.dues.append(Due(C, ours=True, undo=lambda: self.on_server.setdefault(oldest)))
-        return _packed(C, b"S" + oldest + b"\0")
-
-    def _find(self, name: bytes) -> tuple[bytes, bytes, Effects]:
-        """What goes ahead, the name on the server, the consequences; NOWHERE for what the client does not have."""
-        if name:
-            known = self.named.get(name)
-            return (b"", NOWHERE, ()) if known is None else (self._ensure(known), known.server, known.effects)
-        if self.unnamed is None:
-            return b"", NOWHERE, ()
-        if self.unnamed_there:
-            return b"", b"", self.unnamed.effects
-        self.unnamed_there = True
-        self.dues.append(Due(P, ours=True, undo=lambda: setattr(self, "unnamed_there", False)))
-        return self.unnamed.parse(b""), b"", self.unnamed.effects
-
-    def _known(self, name: bytes) -> Statement | None:
-        return self.named.get(name) if name else self.unnamed
-
-    def whole_bind(self, name: bytes) -> bool:
-        """Must the parameters of this Bind be looked at?"""
-        known = self._known(name)
-        return known is not None and bool(known.pids)
-
-    def bind(self, portal: bytes, name: bytes) -> tuple[bytes, bytes]:
-        """A Bind of which only the names matter: what goes ahead, and the statement's name on the server."""
-        if self.skipping:
-            return b"", name
-        ahead, there, effects = self._find(name)
-        self.portals[portal] = effects
-        self.dues.append(Due(B, missing=name if there == NOWHERE else None))
-        return ahead, there
-
-    def _bind(self, body: bytes) -> bytes:
-        portal, _, rest = body.partition(b"\0")
-        name, _, rest = rest.partition(b"\0")
-        wanted = self._known(name)
-        ahead, there = self.bind(portal, name)
-        if wanted is not None and wanted.pids:
-            rest = bound(rest, wanted.pids, self.whose)
-        return ahead + _packed(B, portal + b"\0" + there + b"\0" + rest)
-
-    def _describe(self, body: bytes) -> bytes:
-        ahead, missing = b"", None
-        if body[:1] == b"S":
-            ahead, there, _ = self._find(body[1:-1])
-            missing = body[1:-1] if there == NOWHERE else None
-            body = b"S" + there + b"\0"
-        self.dues.append(Due(D, missing=missing))
-        return ahead + _packed(D, body)
-
-    def _execute(self, body: bytes) -> bytes:
-        effects = self.portals.get(body.partition(b"\0")[0], ())
-        self._beware(effects)
-        self.dues.append(Due(E, (effects,)))
-        return _packed(E, body)
-
-    def _close(self, body: bytes) -> bytes:
-        undo = None
-        if body[:1] == b"S":
-            name = body[1:-1]
-            known = self._drop(name)
-            if known is not None:
-                kept = known
-                undo = lambda: self._remember(name, kept)  # noqa: E731
-            elif not name:
-                self.unnamed, self.unnamed_there = None, False
-            body = b"S" + (NOWHERE if name else b"") + b"\0"
-        self.dues.append(Due(C, undo=undo))
-        return _packed(C, body)
+        return packed(Q, translated(text, found, self.pid, self.whose) + b"\0")
 
     def _sync(self, body: bytes) -> bytes:
         self.skipping = False
         self.dues.append(Due(S))
-        return _packed(S, body)
+        return packed(S, body)
 
     def _call(self, body: bytes) -> bytes:
         self.pin(Reason.CODE, "function call by its number")
         self.dues.append(Due(F))
-        return _packed(F, body)
+        return packed(F, body)
 
     def _copy_end(self, tag: int, body: bytes) -> bytes:
         if self.dues:
             self.dues.append(Due(tag))
-        return _packed(tag, body)
+        return packed(tag, body)
 
     # -- consequences -------------------------------------------------------------------------------------
 
@@ -362,16 +187,11 @@ class Account:
         self.parameters.apply(effects)
         self.mirror.apply(effects)
 
-    def _meaning(self) -> bytes:
-        wanted = self.parameters.wanted()
-        said = [(name, value) for name, value in wanted.settings if name in ("search_path", "standard_conforming_strings")]
-        return State(tuple(said), wanted.role, wanted.authorization).digest
-
     # -- from the server ----------------------------------------------------------------------------------
 
     def server(self, tag: bytes, body: bytes, whole: bytes) -> bytes:
         """One whole message of the server's (of a long one only the beginning may be in `body`): what the client gets."""
-        while self.dues and self.dues[0].tag in _MARKS:
+        while self.dues and self.dues[0].tag in MARKS:
             self.dues.popleft()
         due = self.dues[0] if self.dues else None
         if tag == b"Z":
@@ -428,7 +248,7 @@ class Account:
         del self.dues[0]
         while self.dues and self.dues[0].tag == S:
             self.dues.popleft()
-        if self.dues and self.dues[0].tag in _MARKS:
+        if self.dues and self.dues[0].tag in MARKS:
             self.dues.popleft()
         self.dues.appendleft(due)
 
@@ -438,8 +258,8 @@ class Account:
         if due is not None and due.ours and due.tag == Q:
             due.error = body
             return b""
-        if due is not None and due.tag not in _UNTIL_READY:
-            while self.dues and self.dues[0].tag not in _UNTIL_READY:
+        if due is not None and due.tag not in UNTIL_READY:
+            while self.dues and self.dues[0].tag not in UNTIL_READY:
                 given_up = self.dues.popleft()
                 if given_up.undo is not None:
                     given_up.undo()
@@ -452,7 +272,7 @@ class Account:
         due = None
         while self.dues:
             due = self.dues.popleft()
-            if due.tag in _UNTIL_READY:
+            if due.tag in UNTIL_READY:
                 break
         self.status = body[:1]
         self.parameters.ended(self.status)
@@ -488,7 +308,7 @@ class Account:
 
     def _answered(self, due: Due) -> None:
         row = due.rows[0] if due.rows and due.error is None else b""
-        held = _booleans(row) if row else (True,) * len(ASKED)
+        held = booleans(row) if row else (True,) * len(ASKED)
         for reason, holds in zip(ASKED, held, strict=True):
             if not holds:
                 self.pins.pop(reason, None)
@@ -524,21 +344,6 @@ _FROM_CLIENT: dict[int, Callable[[Account, bytes], bytes]] = {
     COPY_FAIL: lambda self, body: self._copy_end(COPY_FAIL, body)}
 
 
-def _packed(tag: int, body: bytes) -> bytes:
-    return b"%c%s%s" % (tag, (len(body) + 4).to_bytes(4), body)
-
-
-def _booleans(row: bytes) -> tuple[bool, ...]:
-    """The columns of a DataRow of texts."""
-    count, at = int.from_bytes(row[:2]), 2
-    found = []
-    for _ in range(count):
-        length = int.from_bytes(row[at:at + 4], signed=True)
-        found.append(row[at + 4:at + 4 + max(0, length)] == b"t")
-        at += 4 + max(0, length)
-    return tuple(found) if len(found) == len(ASKED) else (True,) * len(ASKED)
-
-
 def _renamed(error: bytes, named: dict[bytes, Statement], missing: bytes | None) -> bytes:
     """Our names of statements, as the client knows them."""
     if prepared.PREFIX not in error:
@@ -550,4 +355,4 @@ def _renamed(error: bytes, named: dict[bytes, Statement], missing: bytes | None)
         body = error[5:]
     for name, known in named.items():
         body = body.replace(b'"%s"' % known.server, b'"%s"' % name)
-    return _packed(error[0], body)
+    return packed(error[0], body)

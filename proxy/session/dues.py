@@ -1,0 +1,63 @@
+"""What a server owes for a client's messages, and what we ask it ourselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from proxy.session.consequences import Discard, Effect, Reason, Reset, ResetAll, Set
+from proxy.wire import messages
+
+Effects = tuple[Effect, ...]
+Q, S, F, P, B, D, E, C, COPY_DONE, COPY_FAIL = b"QSFPBDECcf"
+UNTIL_READY = frozenset((Q, S, F))
+MARKS = frozenset((COPY_DONE, COPY_FAIL))
+
+# Reasons that the server can be asked about, in the order of ASK's columns
+ASKED = (Reason.ADVISORY, Reason.TEMPORARY, Reason.LISTEN, Reason.HOLD, Reason.PREPARED)
+ASK = messages.query(
+    "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid()),"
+    " EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema())"
+    " OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE pronamespace = pg_catalog.pg_my_temp_schema())"
+    " OR EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace = pg_catalog.pg_my_temp_schema()),"
+    " EXISTS (SELECT FROM pg_catalog.pg_listening_channels()),"
+    " EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable),"
+    " EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)")
+
+
+@dataclass(slots=True)
+class Due:
+    """What the server owes for one message."""
+
+    tag: int
+    statements: tuple[Effects, ...] = ()
+    at: int = 0                               # how many of the statements are done
+    hidden: int = 0                           # how many of the first are ours
+    ours: bool = False                        # nobody else is to see the answers
+    missing: bytes | None = None              # the name of a statement that the client does not have
+    answer: bytes | None = None               # instead of the server's acknowledgement
+    undo: Callable[[], object] | None = None  # when the message was not carried out
+    rows: list[bytes] = field(default_factory=list)
+    error: bytes | None = None
+    then: Callable[[Due], None] | None = None
+
+    @property
+    def resets(self) -> bool:
+        """May the settings of the session's beginning come back?"""
+        return any(isinstance(effect, Reset | ResetAll | Discard) or (isinstance(effect, Set) and effect.value is None)
+                   for effects in self.statements for effect in effects)
+
+
+def packed(tag: int, body: bytes) -> bytes:
+    return b"%c%s%s" % (tag, (len(body) + 4).to_bytes(4), body)
+
+
+def booleans(row: bytes) -> tuple[bool, ...]:
+    """The columns of a DataRow of texts."""
+    count, at = int.from_bytes(row[:2]), 2
+    found = []
+    for _ in range(count):
+        length = int.from_bytes(row[at:at + 4], signed=True)
+        found.append(row[at + 4:at + 4 + max(0, length)] == b"t")
+        at += 4 + max(0, length)
+    return tuple(found) if len(found) == len(ASKED) else (True,) * len(ASKED)

@@ -1,0 +1,191 @@
+"""The extended protocol in mode `auto`: a client's prepared statements and portals, by the names that all share on the servers.
+
+What a client prepares, another may have prepared before: then its Parse is answered from here, in its order - a Close of
+what nobody has takes its place in the stream, and its answer becomes the ParseComplete.  What this upstream lacks is
+prepared ahead of the message that needs it, with the answer swallowed.  A message behind an error is not carried out, and
+what was noted for it is undone.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+
+from proxy.errors import ClientFault
+from proxy.session import prepared
+from proxy.session.consequences import Deallocate
+from proxy.session.dues import B, C, D, Due, E, Effects, P, packed
+from proxy.session.neutral import harmless
+from proxy.session.parameters import Parameters, State
+from proxy.session.pids import Whose, bound, translated
+from proxy.session.prepared import NOWHERE, Statement, statement
+from proxy.session.statements import read
+
+
+class Extended:
+    """One client's."""
+
+    def __init__(self, parameters: Parameters, pid: int, whose: Whose) -> None:
+        self.parameters = parameters
+        self.pid = pid
+        self.whose = whose
+        self.on_server: OrderedDict[bytes, None] = OrderedDict()       # what the upstream has
+        self.dues: deque[Due] = deque()
+        self.named: dict[bytes, Statement] = {}
+        self.quick: dict[bytes, bytes] = {}   # of these the ones that leave nothing: what the servers call them
+        self.unnamed: Statement | None = None
+        self.unnamed_there = False            # on this upstream
+        self.portals: dict[bytes, Effects] = {}
+        self.skipping = False                 # the server discards until Sync
+        self.conforming = True
+
+    def _beware(self, effects: Effects) -> None:
+        raise NotImplementedError
+
+    def _forget(self, name: str) -> Callable[[], object] | None:
+        key = name.encode("utf-8", "surrogateescape")
+        known = self._drop(key)
+        return None if known is None else lambda: self._remember(key, known)
+
+    def _remember(self, name: bytes, known: Statement) -> None:
+        self.named[name] = known
+        if not known.pids and harmless(known.effects):
+            self.quick[name] = known.server
+
+    def _drop(self, name: bytes) -> Statement | None:
+        self.quick.pop(name, None)
+        return self.named.pop(name, None)
+
+    def _parse(self, body: bytes) -> bytes:
+        name, _, rest = body.partition(b"\0")
+        text, zero, types = rest.partition(b"\0")
+        if not zero:
+            self.dues.append(Due(P))
+            return packed(P, body)           # the server knows what to say
+        text = translated(text, read(text, conforming=self.conforming), self.pid, self.whose)
+        found = statement(text, types, self._meaning(), conforming=self.conforming)
+        ahead = b""
+        if len(found.effects) == 1 and isinstance(found.effects[0], Deallocate) and found.effects[0].name is not None:
+            gone = self._forget(found.effects[0].name)
+            if gone is not None:
+                self.dues.append(Due(P, ours=True, undo=gone))
+                ahead = packed(P, NOWHERE + b"\0SELECT\0\0\0")
+                text = b'DEALLOCATE "%s"' % NOWHERE
+        if not name:
+            self.unnamed, self.unnamed_there = found, True
+            self.dues.append(Due(P, undo=self._unnamed_gone))
+            return ahead + packed(P, b"\0" + text + b"\0" + types)
+        if name in self.named:
+            # Duplicate: let the server say so, of the name that it knows.
+            there = self._ensure(self.named[name])
+            self.dues.append(Due(P))
+            return there + self.named[name].parse()
+        if len(self.named) >= prepared.MOST_OF_A_CLIENT:
+            raise ClientFault("too many prepared statements", hint="DEALLOCATE what is not used any more.")
+        self._remember(name, found)
+        if found.server in self.on_server:
+            self.on_server.move_to_end(found.server)
+            self.dues.append(Due(C, answer=b"1\0\0\0\4", undo=lambda: self._drop(name)))
+            return ahead + packed(C, b"S" + NOWHERE + b"\0")
+        closing = self._make_room()
+        self.on_server[found.server] = None
+
+        def undo() -> None:
+            self._drop(name)
+            self.on_server.pop(found.server, None)
+
+        self.dues.append(Due(P, undo=undo))
+        return ahead + closing + found.parse()
+
+    def _unnamed_gone(self) -> None:
+        self.unnamed, self.unnamed_there = None, False
+
+    def _ensure(self, wanted: Statement) -> bytes:
+        """What makes the server know it: nothing, if it does."""
+        if wanted.server in self.on_server:
+            self.on_server.move_to_end(wanted.server)
+            return b""
+        closing = self._make_room()
+        self.on_server[wanted.server] = None
+        self.dues.append(Due(P, ours=True, undo=lambda: self.on_server.pop(wanted.server, None)))
+        return closing + wanted.parse()
+
+    def _make_room(self) -> bytes:
+        if len(self.on_server) < prepared.MOST_ON_A_SERVER:
+            return b""
+        oldest, _ = self.on_server.popitem(last=False)
+        self.dues.append(Due(C, ours=True, undo=lambda: self.on_server.setdefault(oldest)))
+        return packed(C, b"S" + oldest + b"\0")
+
+    def _find(self, name: bytes) -> tuple[bytes, bytes, Effects]:
+        """What goes ahead, the name on the server, the consequences; NOWHERE for what the client does not have."""
+        if name:
+            known = self.named.get(name)
+            return (b"", NOWHERE, ()) if known is None else (self._ensure(known), known.server, known.effects)
+        if self.unnamed is None:
+            return b"", NOWHERE, ()
+        if self.unnamed_there:
+            return b"", b"", self.unnamed.effects
+        self.unnamed_there = True
+        self.dues.append(Due(P, ours=True, undo=lambda: setattr(self, "unnamed_there", False)))
+        return self.unnamed.parse(b""), b"", self.unnamed.effects
+
+    def _known(self, name: bytes) -> Statement | None:
+        return self.named.get(name) if name else self.unnamed
+
+    def whole_bind(self, name: bytes) -> bool:
+        """Must the parameters of this Bind be looked at?"""
+        known = self._known(name)
+        return known is not None and bool(known.pids)
+
+    def bind(self, portal: bytes, name: bytes) -> tuple[bytes, bytes]:
+        """A Bind of which only the names matter: what goes ahead, and the statement's name on the server."""
+        if self.skipping:
+            return b"", name
+        ahead, there, effects = self._find(name)
+        self.portals[portal] = effects
+        self.dues.append(Due(B, missing=name if there == NOWHERE else None))
+        return ahead, there
+
+    def _bind(self, body: bytes) -> bytes:
+        portal, _, rest = body.partition(b"\0")
+        name, _, rest = rest.partition(b"\0")
+        wanted = self._known(name)
+        ahead, there = self.bind(portal, name)
+        if wanted is not None and wanted.pids:
+            rest = bound(rest, wanted.pids, self.whose)
+        return ahead + packed(B, portal + b"\0" + there + b"\0" + rest)
+
+    def _describe(self, body: bytes) -> bytes:
+        ahead, missing = b"", None
+        if body[:1] == b"S":
+            ahead, there, _ = self._find(body[1:-1])
+            missing = body[1:-1] if there == NOWHERE else None
+            body = b"S" + there + b"\0"
+        self.dues.append(Due(D, missing=missing))
+        return ahead + packed(D, body)
+
+    def _execute(self, body: bytes) -> bytes:
+        effects = self.portals.get(body.partition(b"\0")[0], ())
+        self._beware(effects)
+        self.dues.append(Due(E, (effects,)))
+        return packed(E, body)
+
+    def _close(self, body: bytes) -> bytes:
+        undo = None
+        if body[:1] == b"S":
+            name = body[1:-1]
+            known = self._drop(name)
+            if known is not None:
+                kept = known
+                undo = lambda: self._remember(name, kept)  # noqa: E731
+            elif not name:
+                self.unnamed, self.unnamed_there = None, False
+            body = b"S" + (NOWHERE if name else b"") + b"\0"
+        self.dues.append(Due(C, undo=undo))
+        return packed(C, body)
+
+    def _meaning(self) -> bytes:
+        wanted = self.parameters.wanted()
+        said = [(name, value) for name, value in wanted.settings if name in ("search_path", "standard_conforming_strings")]
+        return State(tuple(said), wanted.role, wanted.authorization).digest
