@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -14,6 +15,7 @@ import pytest
 from proxy.wire.messages import message, query
 from tests.raw import Raw
 from tests.servers import Daemon, Postgres, daemon, until
+from tests.tap import tapped
 
 TRUST: dict[str, Any] = {"auth": {"method": "trust"}, "users": {"backstage": {}}}
 POOL = {"mode": "auto", "query_wait_timeout": "20s"}
@@ -341,3 +343,39 @@ def test_simple_and_extended_in_one_breath(narrow: Daemon) -> None:
         assert [body for tag, body in other.until(b"Z") if tag == b"D"] == [b"\0\1\0\0\0\3" b"4MB"]
         raw.send(query("show work_mem"))
         assert [body for tag, body in raw.until(b"Z") if tag == b"D"] == [b"\0\1\0\0\0\3" b"2MB"]
+
+
+def test_a_replay_costs_no_round_trip(base: dict[str, Any], tmp_path: Path) -> None:
+    """What brings the connection to where the client is and the client's request are sent in one breath."""
+    with tapped(base["connection"]["port"]) as tap:
+        through = {**base, "connection": {**base["connection"], "port": tap.port}}
+        with daemon(tmp_path, through, **TRUST, pool=POOL | {"size": 1}) as running, Raw(running.port) as raw:
+            raw.enter()
+            other = running.connect("catalog", autocommit=True)
+            raw.ask("set work_mem to '3MB'")
+            other.execute("set work_mem to '2MB'")
+            tap.open.clear()                   # the server answers nothing
+            before = len(tap.sent)
+            raw.send(query("select 'it is here'"))
+            until(lambda: b"it is here" in tap.sent[before:], "the request at the server")
+            assert b"""BEGIN; SET "work_mem" TO '3MB'; COMMIT""" in tap.sent[before:]
+            tap.open.set()
+            assert [tag for tag, _ in raw.until(b"Z")] == [b"T", b"D", b"C", b"Z"]
+            raw.send(query("commit"))          # ends what a failed replay would leave: waits for it
+            assert [tag for tag, _ in raw.until(b"Z")] == [b"N", b"C", b"Z"]
+            other.close()
+
+
+def test_a_replay_that_fails_runs_nothing(narrow: Daemon) -> None:
+    first, second = two(narrow)
+    with second:
+        second.execute("create role auto_gone; create table if not exists auto_done (a int)")
+        second.execute("grant all on auto_done to auto_gone; revoke all on auto_done from auto_gone")
+        first.execute("set role auto_gone")
+        second.execute("drop role auto_gone")
+        with pytest.raises(psycopg.Error, match='role "auto_gone" does not exist') as caught:
+            first.execute("insert into auto_done values (1)")
+        assert caught.value.sqlstate == "22023"
+        assert first.closed
+        assert second.execute("select count(*) from auto_done").fetchone() == (0,)
+        second.execute("drop table auto_done")

@@ -205,11 +205,11 @@ class Pool(Dialling):
         return False
 
     def _pop(self, key: Key, wanted: Settings | None) -> Upstream:
-        """The one that fits as it is; else one as after login; else the one that nobody has missed for longest."""
+        """The one that fits as it is; else the one with the least difference, and of these the one that was missed least lately."""
         stack = self.idle[key]
         at = next((at for at in range(len(stack) - 1, -1, -1) if wanted is None or stack[at].settings is wanted), -1)
-        if isinstance(wanted, State):
-            at = at if at >= 0 else next((at for at, each in enumerate(stack) if each.settings is each.fresh), 0)
+        if isinstance(wanted, State) and at < 0:
+            at = min(range(len(stack)), key=lambda at: _distance(stack[at].settings, wanted))
         upstream = stack.pop(at)
         if not self.idle[key]:
             del self.idle[key]
@@ -226,7 +226,7 @@ class Pool(Dialling):
         waiter = place.waiter
         statements = []
         wanted = waiter.settings
-        if wanted is not None and wanted != upstream.settings:
+        if wanted is not None and wanted != upstream.settings and not waiter.adapts:
             statements += adapt(upstream.settings, wanted)
         elif self.clock() - upstream.idle_since >= self.check_delay:
             statements.append("")
@@ -238,7 +238,7 @@ class Pool(Dialling):
         def ready(ok: bool) -> None:
             self.resting.discard(upstream)
             if ok:
-                if isinstance(wanted, State):
+                if isinstance(wanted, State) and not waiter.adapts:
                     upstream.settings = wanted
                 self._grant(upstream, place)
                 return
@@ -435,3 +435,10 @@ class Pool(Dialling):
         if places and self.alarm is None and self.settings.query_wait_timeout:
             self.alarm = self.loop.call_later(0, self._too_late)
         self.wake()
+
+
+def _distance(has: Settings, wanted: State) -> int:
+    """How many statements it takes, about."""
+    assert isinstance(has, State)
+    return (len(set(has.settings) ^ set(wanted.settings)) + (has.role != wanted.role)
+            + 2 * (has.authorization != wanted.authorization))

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from proxy.errors import ClientFault, ProxyError, UpstreamFault
+from proxy.errors import ClientFault, ProxyError, UpstreamFault, UpstreamRefused
 from proxy.pool.pool import Pool
 from proxy.pool.tally import Tally
 from proxy.pool.upstream import Key, Settings, Upstream
@@ -21,6 +21,7 @@ from proxy.session.account import Account
 from proxy.session.consequences import Reason
 from proxy.session.link import CONCERNS_DATABASES
 from proxy.session.parameters import State
+from proxy.wire import messages
 
 MOST_WHOLE = 4 << 20               # bytes of a message that is read whole
 MOST_WAITING = MOST_WHOLE + 65_536 # bytes of a client's that wait here, before it is no longer read
@@ -33,7 +34,7 @@ _WHOLE = 65_536                    # bytes of a server's message that is read wh
 class Attention(Relay):
     """The half of an Attentive that reads messages."""
 
-    __slots__ = ("attention", "entering", "inbox", "passing", "struck", "u_inbox", "u_passing")
+    __slots__ = ("ahead", "attention", "entering", "inbox", "passing", "struck", "u_inbox", "u_passing")
     if TYPE_CHECKING:
         @property
         def account(self) -> Account: ...
@@ -47,6 +48,7 @@ class Attention(Relay):
         super().__init__(sock, pool, tally, key, settings, concerns_databases)
         self.attention = self.entering = False
         self.inbox = bytearray()              # of the client, not looked at
+        self.ahead = b""                      # goes to the server with what follows
         self.passing = 0                      # bytes of a long message of the client's
         self.u_inbox = bytearray()            # of the server
         self.u_passing = 0
@@ -64,6 +66,8 @@ class Attention(Relay):
         try:
             while self.attention and not self._done.done() and self._one_step():
                 continue
+            if self.ahead:
+                self._send(b"")
         except ProxyError as fault:
             self._client_fault(fault)
             return
@@ -89,7 +93,7 @@ class Attention(Relay):
             self.passing -= len(piece)
             self._send(piece)
             return True
-        if account.dues and account.dues[-1].ours and account.dues[-1].then is not None:
+        if account.dues and account.dues[-1].ours and account.dues[-1].then is not None and not account.dues[-1].leads:
             return False                       # our own question: what it says matters to what follows
         if not inbox and account.quiet and not self.owed:
             return self._rest()
@@ -123,6 +127,8 @@ class Attention(Relay):
             self.passing = total
             return True
         body = bytes(inbox[5:total])
+        if not account.follows(tag, body):
+            return False
         del inbox[:total]
         if tag in (_Q, _P) and CONCERNS_DATABASES in body.lower() and len(body) < 65_536:
             self.concerns_databases(body)
@@ -160,6 +166,8 @@ class Attention(Relay):
 
     def _send(self, data: bytes) -> None:
         upstream = self.upstream
+        if self.ahead:
+            data, self.ahead = self.ahead + data, b""
         if not data or upstream is None:
             return
         self.from_client(bytearray(data), len(data))
@@ -222,6 +230,8 @@ class Attention(Relay):
                 upstream.reported(self.reported)
                 self.reported = None
             told = self._digest(bytes(VIEW[:n]))
+            if self.account.lost is not None:
+                raise UpstreamRefused(messages.parse_fields(self.account.lost))
         except UpstreamFault as fault:
             self._upstream_fault(fault)
             return

@@ -198,6 +198,8 @@ class Attentive(Attention):
         account.unnamed_there = self.parse is not None
         account.skipping = self.skipping
         account.status = bytes((self.status,))
+        if account.astray and account.status == b"I":
+            self.ahead = account.lead()
         return True
 
     def _rest(self) -> bool:
@@ -267,6 +269,10 @@ class Attentive(Attention):
         else:
             self._request()
 
+    @property
+    def adapts(self) -> bool:
+        return self.waiter is None
+
     def _mount(self, upstream: Upstream) -> None:
         super()._mount(upstream)
         self._be_swift()
@@ -277,13 +283,14 @@ class Attentive(Attention):
         return upstream
 
     def _board(self, upstream: Upstream) -> None:
-        if self.held and not self.attention and self._account is not None and self._account.quick:
+        strange = upstream.settings is not self.settings and self.waiter is None
+        if self.held and not self.attention and (strange or (self._account is not None and self._account.quick)):
             self.unwalk()
             self._mount(upstream)
             held, self.held = self.held, b""
             self._attend(held)
             return
-        if self.held and self.attention and self.entering and self._account is not None and self._account.quick:
+        if self.held and self.attention and self.entering and (strange or (self._account is not None and self._account.quick)):
             self.unwalk()
             self.inbox[:0] = self.held
             self.held = b""

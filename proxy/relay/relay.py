@@ -341,6 +341,11 @@ class Relay(Boarding):
         else:
             self.finish("no upstream connection", fault)
 
+    @property
+    def adapts(self) -> bool:
+        """Does it take an upstream with other settings, and see to them itself?"""
+        return False
+
     def _mount(self, upstream: Upstream) -> None:  # hot
         self.upstream = upstream
         self.up = upstream.sock

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from proxy.session import prepared
 from proxy.session.consequences import (
     Authorization,
+    Change,
     Configure,
     Deallocate,
     Defaults,
@@ -77,6 +78,7 @@ class Account(Extended):
         self.doubtful = False                 # a reason may have gone: ask
         self.stale = False                    # what sessions begin with has changed
         self.status = b"I"
+        self.lost: bytes | None = None        # why the upstream could not be brought to where the client is
         self.told: dict[str, str] = {}        # ParameterStatus, as the client knows it
         self._news: dict[str, bytes] = {}     # ParameterStatus that it should know
         self._withheld = b""                  # a ReadyForQuery, until the upstream is where the client is
@@ -253,11 +255,11 @@ class Account(Extended):
         self.dues.appendleft(due)
 
     def _error(self, due: Due | None, body: bytes, whole: bytes) -> bytes:
-        self.parameters.failed()
-        self.mirror.failed()
         if due is not None and due.ours and due.tag == Q:
             due.error = body
             return b""
+        self.parameters.failed()
+        self.mirror.failed()
         if due is not None and due.tag not in UNTIL_READY:
             while self.dues and self.dues[0].tag not in UNTIL_READY:
                 given_up = self.dues.popleft()
@@ -324,18 +326,44 @@ class Account(Extended):
 
     def adjust(self) -> bytes:
         """What brings the upstream to where the client is, with its answers swallowed."""
+        return self._bring(b"", b"")
+
+    def lead(self) -> bytes:
+        """The same at the beginning of a lease, where the client's first messages follow in one packet with it.
+
+        Should it fail, the session is left in a failed transaction, in which nothing runs that does not end it (`follows`).
+        """
+        data = self._bring(b"BEGIN; ", b"; COMMIT")
+        self.dues[-1].leads = True
+        return data
+
+    def _bring(self, before: bytes, behind: bytes) -> bytes:
         wanted = self.parameters.wanted()
-        text = difference(self.mirror.wanted(), wanted)
+        text = before + difference(self.mirror.wanted(), wanted) + behind
 
         def done(due: Due) -> None:
-            if due.error is None:
-                self.mirror.become(wanted)
-            else:
-                self.mirror.become(wanted)     # not again
+            self.mirror.become(wanted)         # if it has failed: not again
+            if due.error is not None:
                 self.pin(Reason.SETTING, "settings could not be brought back")
+                if due.leads:
+                    self.lost = due.error
 
         self.dues.append(Due(Q, ours=True, then=done))
-        return b"Q" + (len(text) + 5).to_bytes(4) + text + b"\0"
+        return packed(Q, text + b"\0")
+
+    def follows(self, tag: int, body: bytes) -> bool:
+        """May this message go out behind a `lead` that is not answered yet?"""
+        if not (self.dues and self.dues[0].leads):
+            return True
+        if tag == Q:
+            effects = read(body[:-1], conforming=self.conforming)
+        elif tag == P:
+            effects = read(body.partition(b"\0")[2].partition(b"\0")[0], conforming=self.conforming)
+        elif tag == E:
+            effects = self.portals.get(body.partition(b"\0")[0], ())
+        else:
+            return tag != F
+        return all(isinstance(effect, Transaction) and effect.change is Change.BEGIN for effect in effects)
 
 
 _FROM_CLIENT: dict[int, Callable[[Account, bytes], bytes]] = {

@@ -33,6 +33,7 @@ class Due:
     statements: tuple[Effects, ...] = ()
     at: int = 0                               # how many of the statements are done
     hidden: int = 0                           # how many of the first are ours
+    leads: bool = False                       # and a failure of it must stop what follows
     ours: bool = False                        # nobody else is to see the answers
     missing: bytes | None = None              # the name of a statement that the client does not have
     answer: bytes | None = None               # instead of the server's acknowledgement
