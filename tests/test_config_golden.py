@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from proxy.config.dial import dial
 from proxy.config.load import _nodes, _without_nulls
-from proxy.config.resolve import MYSQL, SQLITE, dial, resolve
+from proxy.config.resolve import resolve
+from proxy.config.resolved import MYSQL, SQLITE
 from proxy.errors import ProxyError
 
 CASES = [json.loads(line) for line in (Path(__file__).parent / "golden/resolver_golden.jsonl").read_text().splitlines()]

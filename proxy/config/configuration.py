@@ -11,10 +11,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from proxy.config.dial import target as make_target
 from proxy.config.load import default_files, load
 from proxy.config.mistakes import unknown_keys, worded
-from proxy.config.resolve import EMBEDDED, Resolved, resolve
-from proxy.config.resolve import target as make_target
+from proxy.config.resolve import resolve
+from proxy.config.resolved import EMBEDDED, Resolved
 from proxy.config.routing import Routing
 from proxy.config.settings import Settings
 from proxy.config.target import Credential, Engine, Secret, Server, Target
