@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from proxy.auth.password import md5_hash
 from proxy.auth.rules import Caller, Rules, may_be
 from proxy.auth.scram import make_verifier
-from proxy.config.settings import MapLine, Rule, Settings
+from proxy.config.clients import MapLine, Rule
+from proxy.config.settings import Settings
 from proxy.errors import AuthorizationFailed
 from tests import certificates
 from tests.raw import Raw

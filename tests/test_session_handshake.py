@@ -7,7 +7,7 @@ import pytest
 from proxy.auth.password import md5_answer, md5_hash
 from proxy.auth.scram import make_verifier
 from proxy.auth.scram_client import ScramClient
-from proxy.config.settings import Method
+from proxy.config.clients import Method
 from proxy.config.target import Secret
 from proxy.errors import AuthenticationFailed, ClientFault
 from proxy.session.effects import Ask, Send, Work

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from proxy.config.settings import ClientTls
+from proxy.config.clients import ClientTls
 from proxy.errors import OperatorFault
 from proxy.net.tls import server_context
 from proxy.wire.messages import parse_fields

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
-from proxy.config.settings import MapLine, Rule
+from proxy.config.clients import MapLine, Rule
 from proxy.errors import AuthorizationFailed
 
 ALL = frozenset({"all", "*"})

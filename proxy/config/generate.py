@@ -9,8 +9,10 @@ from typing import Any
 import yaml
 from pydantic_core import PydanticUndefined
 
+from proxy.config.clients import MapLine, Rule, User
+from proxy.config.declare import Section
 from proxy.config.mistakes import CONNECTION_KEYS, SSL_KEYS
-from proxy.config.settings import MapLine, PluginSettings, Provisioner, Rule, Section, Settings, User
+from proxy.config.settings import PluginSettings, Provisioner, Settings
 
 HEAD = """\
 # Every setting of Switchboard, with its default.  Made from proxy/config/settings.py: `switchboard config --reference`.

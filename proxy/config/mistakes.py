@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from proxy.config.database import SECRET_KEYS, shown
-from proxy.config.settings import Section, Settings
+from proxy.config.declare import Section
+from proxy.config.settings import Settings
 from proxy.config.yaml12 import Node
 
 DATABASE_KEYS = ("client", "connection", "prefix", "schemaPrefix", "plugin", "pluginDivisionMode", "role", "ensureExists",

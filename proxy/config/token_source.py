@@ -16,8 +16,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from proxy.config.declare import seconds
 from proxy.config.libpq import BadKey
-from proxy.config.settings import seconds
 from proxy.config.target import AzureToken, CloudSqlToken, PasswordCommand, RdsToken, Secret, TokenSource
 
 KINDS = ("default", "rds", "azure", "cloudsql")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from proxy.config.settings import ClientTls
+from proxy.config.clients import ClientTls
 from proxy.errors import OperatorFault
 from proxy.net.end_point import certificate_hash
 from proxy.wire.startup import ALPN

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from proxy.auth.password import is_md5
 from proxy.auth.rules import Caller, among, may_be
-from proxy.config.settings import MapLine, Method, Rule, User
+from proxy.config.clients import MapLine, Method, Rule, User
 from proxy.config.target import Target
 from proxy.errors import (
     AuthenticationFailed,

@@ -11,7 +11,8 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from proxy.auth.rules import Address
-from proxy.config.settings import Mode, User
+from proxy.config.clients import User
+from proxy.config.settings import Mode
 from proxy.config.target import Target
 from proxy.errors import Forbidden, LoginTimeout, ProxyError, TooManyConnections
 from proxy.net.peer import address_of

@@ -16,7 +16,7 @@ from typing import Any
 
 import psycopg
 
-from proxy.config.settings import AuthQuery
+from proxy.config.clients import AuthQuery
 from proxy.errors import OperatorFault, ProxyError, UpstreamFault
 from proxy.net.tasks import keep
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proxy.config.settings import User
+from proxy.config.clients import User
 from proxy.config.target import Target
 from proxy.errors import Forbidden, ProxyError
 from proxy.gateway.maintenance import Maintenance

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 from proxy.auth.password import disguise, verifier_of
 from proxy.auth.rules import Rules, networks
+from proxy.config.clients import User
 from proxy.config.generate import changes_needing_restart
 from proxy.config.routing import APPLICATION_PREFIX
-from proxy.config.settings import User
 from proxy.config.target import Target
 from proxy.errors import ConfigProblems, OperatorFault, ProxyError, Shutdown, TooManyConnections
 from proxy.net.deadline import Deadline

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from proxy.auth import password as passwords
 from proxy.auth.scram import MECHANISM, ScramServer, mock_verifier
-from proxy.config.settings import Method
+from proxy.config.clients import Method
 from proxy.errors import AuthenticationFailed, AuthorizationFailed, ClientFault
 from proxy.session.effects import Ask, Dialogue, Send, Work
 from proxy.wire import messages

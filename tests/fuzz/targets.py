@@ -14,7 +14,7 @@ from typing import Any
 from proxy.auth.scram import ScramServer, make_verifier, parse_verifier
 from proxy.auth.scram_client import PLAIN, PLUS, ScramClient
 from proxy.config import connection_string, libpq, pgpass, yaml12
-from proxy.config.settings import Method
+from proxy.config.clients import Method
 from proxy.config.target import Credential, Proof, Secret
 from proxy.errors import ClientFault, ProxyError, UpstreamFault
 from proxy.gateway.engine import Column, Result
