@@ -144,7 +144,7 @@ def test_clusters_tokens_and_libpqs_words(tmp_path: Path) -> None:
     ("{host: db, target_session_attrs: rw}", "8:62: backend.database.plugin.catalog.connection.target_session_attrs: expected any"),
     ("{host: 'a,b', port: '1,2,3'}", "backend.database.plugin.catalog.connection.port: cannot match 3 port numbers to 2 hosts"),
     ("{type: cloudsql, user: u}", "catalog.connection.instance: is missing"),
-    ("'postgresql://h1,h2:x/db'", "catalog.connection: the connection string is not a URL"),
+    ("'postgresql://h1,h2:x/db'", "catalog.connection: the connection string has a port that is no number"),
     ("'postgresql://h1:1,h2:2/db?channel_binding=yes'", "8:29: backend.database.plugin.catalog.connection.channel_binding: expected"),
 ])
 def test_mistakes_in_connections(tmp_path: Path, connection: str, problem: str) -> None:

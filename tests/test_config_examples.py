@@ -65,6 +65,14 @@ switchboard:
       password: s3cret
 """
 
+CONNECTION = GOOD[GOOD.index("    connection:"):GOOD.index("    plugin:")]
+
+
+def url(text: str) -> str:
+    """That connection string in place of CONNECTION."""
+    return f"    connection: '{text}'\n"
+
+
 MISTAKES = [
     # what somebody writes for what, and what they are told
     ("client: pg", "client: postgres", "a.yaml:3:13: backend.database.client: unsupported client 'postgres'"),
@@ -87,7 +95,19 @@ MISTAKES = [
                                                                 'mean "plugins"?'),
     ("client: pg", "client: pg\n    client: pg", "a.yaml:4:5: map keys must be unique: client"),
     ("    connection:\n      host: db\n      user: bs\n      password: s3cret\n", "    connection: 'postgres://a b:x:y/z'\n",
-     "a.yaml:4:17: backend.database.connection: the connection string is not a URL"),
+     "a.yaml:4:17: backend.database.connection: the connection string has a port that is no number"),
+    (CONNECTION, url("postgres://h:99999/db"), "a.yaml:4:17: backend.database.connection: the connection string has a port above"),
+    (CONNECTION, url("postgres://h:" + "9" * 5000), "the connection string has a port above 65535"),
+    (CONNECTION, url("postgres://u:s3cret#x@h/db"), "has a port that is no number; in a user name or password write # / ? @ : as %23"),
+    (CONNECTION, url("postgres://u:p@:5432/db"), "the connection string names no host"),
+    (CONNECTION, url("postgres://u:p@a|b/db"), "is not a URL: its host cannot be one; the folder of a unix socket is written with %2F"),
+    (CONNECTION, url("postgres://u:%FF@h/db"), "the connection string has a % escape that is not UTF-8"),
+    (CONNECTION, url("postgres://h/db?sslmode=verify-ca&uselibpqcompat=true"), "has sslmode=verify-ca, which requires sslrootcert"),
+    (CONNECTION, url("postgres://h/db?sslmod=require"), "a.yaml:4:17: backend.database.connection: ?sslmod= is not a key "
+                                                         'that Backstage knows; did you mean "sslmode"?'),
+    (CONNECTION, url("postgres://h/db?chanel_binding=require"), 'did you mean "channel_binding"?'),
+    ("      host: db", "      host: db\n      ssl_mode: require", 'a.yaml:6:7: backend.database.connection.ssl_mode: is not a key that '
+                                                                  'Backstage knows; did you mean "sslmode"?'),
 ]
 
 
@@ -125,8 +145,27 @@ def warned(tmp_path: Path, text: str) -> Configuration:
     ("          database: fox", "          databse: fox", 'plugin.auth.connection.databse: {unknown}; did you mean "database"?'),
     ("        connection:", "        conection:", 'plugin.auth.conection: {unknown}; did you mean "connection"?'),
     ("      host: db", "      host: db\n      ssl: {rejectUnauthorised: false}", 'did you mean "rejectUnauthorized"?'),
+    ("      host: db", "      host: db\n      ssl: true\n      sslmode: require", "a.yaml:7:16: backend.database.connection.sslmode: "
+                                                                              "counts for nothing beside ssl"),
+    ("      host: db", "      host: db\n      dbname: x", "dbname: is libpq's, and applied neither by node-postgres nor by "
+                                                         "Switchboard; use database"),
+    (CONNECTION, url("postgres://h/db?encoding=utf8"), 'a.yaml:4:17: backend.database.connection: ?encoding= {unknown}; did you mean '
+                                                       '"client_encoding"?'),
+    (CONNECTION, url("postgres://h/db?tarjet_session_attrs=any&connect_timeout=3"), 'did you mean "target_session_attrs"?'),
+    (CONNECTION, url("postgres://h/db?connect_timeout=3"), "?connect_timeout= is libpq's, and applied neither by node-postgres nor by "
+                                                           "Switchboard; use switchboard.upstream.connect_timeout"),
+    (CONNECTION, url("mysql://u:p@h/db"), "a.yaml:4:17: backend.database.connection: the connection string is one for client mysql2, "
+                                          "and client is pg; change one of the two"),
+    (CONNECTION, url("jdbc:postgresql://h/db"), 'the connection string is for Java; leave out "jdbc:"'),
+    (CONNECTION, url("https://h/db"), "the connection string begins with https://, and client is pg"),
+    (CONNECTION, url("host=h dbname=x"), "the connection string has libpq's keyword form"),
+    (CONNECTION, url("h:5432/db"), "the connection string has no scheme; begin it with postgresql://"),
+    (CONNECTION, url("postgres://u:12/3@h/db"), 'has an "@" behind its first "/"; in a user name or password write'),
+    (CONNECTION, url(":memory:"), "is one for client better-sqlite3, and client is pg"),
+    ("        connection:\n          database: fox", "        client: better-sqlite3\n        connection: 'postgres://h/x'",
+     "plugin.auth.connection: the connection string is one for client pg, and client is better-sqlite3"),
 ])
-def test_misspelt_keys_that_backstage_passes_over_are_warned_of(tmp_path: Path, right: str, wrong: str, message: str) -> None:
+def test_what_backstage_passes_over_is_warned_of(tmp_path: Path, right: str, wrong: str, message: str) -> None:
     assert right in GOOD
     message = message.replace("{unknown}", "is not a key that Backstage knows")
     assert any(message in warning for warning in warned(tmp_path, GOOD.replace(right, wrong, 1)).warnings)

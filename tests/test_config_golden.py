@@ -27,7 +27,6 @@ STRICTER = ("type '", "expected an object or a connection string", "expected a p
 # Known differences, each for a reason.
 DIFFERENT = {
     "rnd/0453": "the guide's own example: a plugin on SQLite beside a base that is a PostgreSQL URL",
-    "rnd/0164": "the database of a connectionString whose path is empty and whose host stands twice",
 }
 
 

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from proxy.config.dial import target as make_target
 from proxy.config.load import default_files, load
-from proxy.config.mistakes import unknown_keys, worded
+from proxy.config.mistakes import worded
+from proxy.config.passed_over import passed_over
 from proxy.config.resolve import resolve
 from proxy.config.resolved import EMBEDDED, Resolved
 from proxy.config.routing import Routing
@@ -102,7 +103,9 @@ def read(paths: Sequence[str | Path] | None = None, *, environ: Mapping[str, str
             problems.append(f"{files[0]}: backend.database: is missing; it is where Backstage says where plugins keep their data")
         raise ConfigProblems(problems)
     configuration = Configuration(settings=settings, root=root, tree=tree, paths=tuple(files), user=_os_user(environ))
-    warnings = list(unknown_keys(root))
+    odd = list(passed_over(root))
+    problems += [one.text for one in odd if one.unsafe]
+    warnings = [one.text for one in odd if not one.unsafe]
     for plugin in ("base", *configuration.listed):
         found: list[str] = []
         try:

@@ -18,7 +18,7 @@ def connection_of(reader: Reader) -> dict[str, Any]:
         try:
             return parsed(node.value)
         except BadConnectionString as error:
-            raise reader.fault("connection", f"the connection string is {error}") from None
+            raise reader.fault("connection", f"the connection string {error}") from None
     if not isinstance(node.value, dict):
         raise reader.fault("connection", "expected an object or a connection string")
     return dict(node.plain())

@@ -20,15 +20,17 @@ _BAD_ESCAPE = re.compile(r" |%[^a-f0-9]|%[a-f0-9][^a-f0-9]", re.IGNORECASE)
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:")
 _FORBIDDEN_HOST = re.compile(r"[\0\t\n\r #/:<>?@\[\\\]^|]")
 _URI = ";,/?:@&=+$-_.!~*'()#"     # what JavaScript's encodeURI leaves alone
+ESCAPES = "; in a user name or password write # / ? @ : as %23 %2F %3F %40 %3A"
+HOST_ESCAPES = "; the folder of a unix socket is written with %2F for each /"
 _V6 = re.compile(r"\[[0-9a-fA-F:.]+\]")
 
 
 class BadConnectionString(ValueError):
-    pass
+    """The text is what follows "the connection string"; it never quotes the string, which has a password in it."""
 
 
 def parse(text: str) -> dict[str, Any]:
-    """Connection keys and values.  Raises BadConnectionString; its text never quotes the string (it has a password)."""
+    """Connection keys and values.  Raises BadConnectionString."""
     if text.startswith("/"):
         host, _, database = text.partition(" ")
         return {"host": host, "database": database.split(" ")[0]} if database else {"host": host}
@@ -41,21 +43,36 @@ def parse(text: str) -> dict[str, Any]:
         scheme, user, password, host, port, path, query = _url(text.replace("@/", "@___DUMMY___/", 1))
         dummy = True
     found: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
-    found["user"] = found.get("user") or unquote(user)
-    found["password"] = found.get("password") or unquote(password)
+    found["user"] = found.get("user") or _decode(user)
+    found["password"] = found.get("password") or _decode(password)
     if scheme == "socket":
-        found["host"] = unquote(path)
+        found["host"] = _decode(path)
         found["database"] = dict(parse_qsl(query)).get("db")
         found["client_encoding"] = dict(parse_qsl(query)).get("encoding")
         return found
     host = "" if dummy else host
     if not found.get("host"):
-        found["host"] = unquote(host)
+        found["host"] = _decode(host)
+    elif host.lower().startswith("%2f"):
+        path = f"/{host}{path}"               # a socket's folder in the authority, and another host in the query
     if not found.get("port"):
         found["port"] = port
-    found["database"] = unquote(path[1:]) or None
+    found["database"] = _decode_uri(path[1:]) or None
     _ssl(found)
     return found
+
+
+def _decode(text: str) -> str:
+    """decodeURIComponent."""
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise BadConnectionString("has a % escape that is not UTF-8") from None
+
+
+def _decode_uri(text: str) -> str:
+    """decodeURI: what would mean something in a URL stays as it is."""
+    return _decode(re.sub(r"%(?=2[346bcf]|3[abdf]|40)", "%25", text, flags=re.IGNORECASE))
 
 
 def _url(text: str) -> tuple[str, str, str, str, str, str, str]:
@@ -63,7 +80,7 @@ def _url(text: str) -> tuple[str, str, str, str, str, str, str]:
     text = text.strip()
     match = _SCHEME.match(text)
     scheme, rest = (match[0][:-1].lower(), text[match.end():]) if match else ("postgres", text)
-    rest, _, _ = rest.partition("#")
+    rest, _, fragment = rest.partition("#")
     rest, _, query = rest.partition("?")
     if not match and not rest.startswith("//"):
         return scheme, "", "", "base", "", "/" + rest if rest and not rest.startswith("/") else rest, query
@@ -77,11 +94,16 @@ def _url(text: str) -> tuple[str, str, str, str, str, str, str]:
         host, _, port = place.partition(":")
     elif (v6 := _V6.match(place)) is not None:
         host, port = v6[0], place[v6.end():].removeprefix(":")
-    if (not host and (at or port)) or (port and not (port.isascii() and port.isdigit() and int(port) < 65536)):
-        raise BadConnectionString("not a URL")
+    cut = "" if at or "@" not in fragment + query + path else ESCAPES
+    if not host and (at or port):
+        raise BadConnectionString(f"names no host{cut}")
+    if port and not (port.isascii() and port.isdigit()):
+        raise BadConnectionString(f"has a port that is no number{cut}")
+    if len(port.lstrip("0")) > 5 or (port and int(port) > 65535):
+        raise BadConnectionString(f"has a port above 65535{cut}")
     if _FORBIDDEN_HOST.search(host.strip("[]") if host.startswith("[") and host.endswith("]") and ":" not in host
                               else host if not host.startswith("[") else ""):
-        raise BadConnectionString("not a URL")
+        raise BadConnectionString(f"is not a URL: its host cannot be one{cut or HOST_ESCAPES}")
     return scheme, user, password, host.strip("[]"), str(int(port)) if port else "", slash + path, query
 
 
@@ -102,4 +124,4 @@ def _ssl(found: dict[str, Any]) -> None:
             if mode == "prefer" or not found.get("sslrootcert"):
                 found["ssl"]["rejectUnauthorized"] = False
         elif mode == "verify-ca" and not found.get("sslrootcert"):
-            raise BadConnectionString("sslmode=verify-ca requires specifying a CA with sslrootcert")
+            raise BadConnectionString("has sslmode=verify-ca, which requires sslrootcert")

@@ -36,7 +36,7 @@ def dial(found: Resolved, environ_user: str) -> Dial:
         try:
             connection = connection | parsed(str(connection["connectionString"]))
         except BadConnectionString as error:
-            raise _astray(found, "connectionString", str(error)) from None
+            raise _astray(found, "connectionString", f"the connection string {error}") from None
         database = connection.get("database")
     try:
         if found.client in MYSQL:

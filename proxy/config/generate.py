@@ -11,7 +11,7 @@ from pydantic_core import PydanticUndefined
 
 from proxy.config.clients import MapLine, Rule, User
 from proxy.config.declare import Section
-from proxy.config.mistakes import CONNECTION_KEYS, SSL_KEYS
+from proxy.config.passed_over import CONNECTION_KEYS, SSL_KEYS
 from proxy.config.settings import PluginSettings, Provisioner, Settings
 
 HEAD = """\
