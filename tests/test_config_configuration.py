@@ -153,3 +153,50 @@ def test_mistakes_in_connections(tmp_path: Path, connection: str, problem: str) 
         config(tmp_path, text)
     assert problem in str(caught.value)
     assert "s3cret" not in str(caught.value)
+
+
+def test_every_mistake_of_one_connection(tmp_path: Path) -> None:
+    text = BASE.replace("{host: db, port: 5433, user: bs, password: s3cret}",
+                        "'postgres://u:s3cret@h:1/?sslmode=verify&channel_binding=on'").replace(
+                            "catalog: {}",
+                            "catalog: {connection: {port: '${PORT}', ssl: {ca: ca.pem}, target_session_attrs: rw, user: [x]}}")
+    with pytest.raises(ConfigProblems) as caught:
+        config(tmp_path, text, PORT="s3cret")
+    modes = "disable, allow, prefer, require, verify-ca, verify-full, no-verify"
+    database, catalog = "backend.database", "backend.database.plugin.catalog"
+    assert [problem.removeprefix(f"{tmp_path}/app-config.yaml:") for problem in caught.value.problems] == [
+        f'5:17: {database}.connection.sslmode: expected {modes}, got "verify"',
+        f'5:17: {database}.connection.channel_binding: expected disable, prefer, require, got "on"',
+        f"8:98: {catalog}.connection.user: expected text, got a list",
+        f"8:36: {catalog}.connection.port: expected a port from 1 to 65535, and this is no number (from ${{PORT}})",
+        f"8:57: {catalog}.connection.ssl.ca: expected PEM text, and this is the name of a file; write {{$file: name}}",
+        f'8:88: {catalog}.connection.target_session_attrs: expected any, read-write, read-only, primary, standby, prefer-standby, '
+        'got "rw"']
+
+
+def test_a_broken_base_does_not_hide_the_plugins(tmp_path: Path) -> None:
+    text = BASE.replace("client: pg", "client: postgres").replace("{host: db, port: 5433, user: bs, password: s3cret}", "postgres://h:x")
+    text = text.replace("catalog: {}", "catalog: {connection: {type: rds, port: 0}}")
+    with pytest.raises(ConfigProblems) as caught:
+        config(tmp_path, text)
+    assert [problem.partition(": backend.database.")[2] for problem in caught.value.problems] == [
+        'client: unsupported client \'postgres\'; did you mean "pg"?', "connection: the connection string has a port that is no number",
+        "plugin.catalog.connection.port: expected a port from 1 to 65535, got 0"]
+
+
+@pytest.mark.parametrize(("base", "own", "password", "source", "mode"), [
+    ("password: b", "passwordCommand: pass db", None, PasswordCommand(arguments=("pass", "db")), SslMode.DISABLE),
+    ("passwordCommand: pass db", "password: p", Secret("p"), None, SslMode.DISABLE),
+    ("passwordCommand: pass db", "type: azure", None, AzureToken(), SslMode.DISABLE),
+    ("type: azure", "passwordCommand: pass db", None, PasswordCommand(arguments=("pass", "db")), SslMode.DISABLE),
+    ("passwordCommand: pass db", "password: ''", None, PasswordCommand(arguments=("pass", "db")), SslMode.DISABLE),
+    ("ssl: true", "sslmode: require", None, None, SslMode.REQUIRE),
+    ("sslmode: require", "ssl: true", None, None, SslMode.VERIFY_FULL),
+])
+def test_the_plugins_own_word_counts(tmp_path: Path, base: str, own: str, password: Secret | None, source: object,
+                                     mode: SslMode) -> None:
+    text = BASE.replace("password: s3cret", base).replace("catalog: {}", f"catalog: {{connection: {{{own}}}}}")
+    target = config(tmp_path, text).target("catalog")
+    assert target.credential is not None
+    assert target.server is not None
+    assert (target.credential.password, target.credential.source, target.server.tls.mode) == (password, source, mode)

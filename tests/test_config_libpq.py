@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from proxy.config.libpq import BadKey, parse_hosts, places, server, tls
+from proxy.config.libpq import parse_hosts, places, server
 from proxy.config.target import ChannelBinding, Proof, Secret, Server, Session, SslMode, Tls
+from proxy.config.upstream_tls import tls
+from proxy.config.words import BadKey
 
 
 @pytest.mark.parametrize(("host", "port", "want"), [
@@ -42,13 +44,39 @@ def test_places(host: object, port: object, want: list[tuple[str, int]]) -> None
     ({"sslmode": "verify-ca"}, "sslmode", "requires sslrootcert"),
     ({"sslnegotiation": "fast"}, "sslnegotiation", "expected postgres or direct"),
     ({"sslmode": "verify-full", "sslrootcert": "/nowhere/ca.pem"}, "sslrootcert", "cannot read /nowhere/ca.pem: No such file"),
-    ({"ssl_min_protocol_version": "SSLv3"}, "ssl_min_protocol_version", "expected TLSv1.2, TLSv1.3"),
+    ({"ssl_min_protocol_version": "SSLv3"}, "ssl_min_protocol_version", "expected TLSv1.2 or TLSv1.3"),
     ({"sslsni": "no"}, "sslsni", "expected 0 or 1"),
+    ({"sslmode": "verify"}, "sslmode", 'expected disable, .*verify-full, no-verify, got "verify"'),
+    ({"sslmode": "verify", "ssl": {}}, "sslmode", "expected disable"),       # as JavaScript makes it of a URL
+    ({"sslmode": "requires", "ssl": True}, "sslmode", "expected disable"),
+    ({"sslmode": ["require"]}, "sslmode", "expected disable, .*, got a list"),
+    ({"ssl": "require"}, "ssl", "expected true, .* or an object .*, got \"require\"; for libpq's modes write sslmode: require"),
+    ({"ssl": ["x"]}, "ssl", "expected true, false, no-verify or an object with ca, cert, key, rejectUnauthorized, got a list"),
+    ({"ssl": 2}, "ssl", "expected true"),
+    ({"ssl": {"ca": "/etc/ca.crt"}}, "ssl.ca", "expected PEM text, and this is the name of a file; write"),
+    ({"ssl": {"key": "client.key"}}, "ssl.key", "expected PEM text"),
+    ({"ssl": {"cert": True}}, "ssl.cert", "expected PEM text, got true"),
+    ({"ssl": {"minVersion": "SSLv3"}}, "ssl.minVersion", "expected TLSv1.2 or TLSv1.3"),
+    ({"ssl": {"minVersion": "TLSv1.3", "maxVersion": "TLSv1.2"}}, "ssl.minVersion", "above the newest"),
+    ({"ssl": {"rejectUnauthorized": "no"}}, "ssl.rejectUnauthorized", 'expected true or false, got "no"'),
+    ({"ssl": {"servername": 5}}, "ssl.servername", "expected text"),
+    ({"host": {"a": "b"}}, "host", "expected text, got an object"),
+    ({"port": True}, "port", "expected a port, got true"),
 ])
 def test_mistakes(connection: dict[str, Any], key: str, problem: str) -> None:
     with pytest.raises(BadKey, match=problem) as caught:
         server(connection)
     assert caught.value.key == key
+
+
+def test_every_mistake_is_noted() -> None:
+    found: list[BadKey] = []
+    server({"host": ["a", "b"], "port": "x,0,1", "target_session_attrs": "rw", "load_balance_hosts": "yes",
+            "channel_binding": "maybe", "require_auth": "scram,md4", "sslmode": "verify", "ssl": "on", "sslsni": "no",
+            "sslnegotiation": "fast", "sslcert": "/nowhere"}, found.append)
+    assert [fault.key for fault in found] == [
+        "port", "port", "port", "load_balance_hosts", "sslnegotiation", "sslmode", "ssl", "sslcert", "sslsni", "require_auth",
+        "require_auth", "channel_binding", "target_session_attrs"]
 
 
 def test_a_cluster() -> None:
@@ -68,6 +96,8 @@ def test_a_cluster() -> None:
     ({"ssl": {}, "sslmode": "require"}, Tls(mode=SslMode.VERIFY_FULL)),     # as JavaScript reads a URL
     ({"ssl": {"rejectUnauthorized": False}, "sslmode": "prefer", "uselibpqcompat": "true"}, Tls(mode=SslMode.PREFER)),
     ({"ssl": "no-verify"}, Tls(mode=SslMode.REQUIRE)),
+    ({"sslmode": "no-verify"}, Tls(mode=SslMode.REQUIRE)),
+    ({"ssl": "true"}, Tls(mode=SslMode.VERIFY_FULL)),
     ({"ssl": {"ca": ["A", "B"], "servername": "x", "minVersion": "TLSv1.3"}},
      Tls(mode=SslMode.VERIFY_FULL, ca="A\nB", server_name="x", minimum="TLSv1.3")),
     ({"ssl": {"cert": "C", "key": "K"}}, Tls(mode=SslMode.VERIFY_FULL, cert="C", key=Secret("K"))),

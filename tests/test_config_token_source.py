@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from proxy.config.libpq import BadKey
 from proxy.config.target import AzureToken, CloudSqlToken, PasswordCommand, RdsToken, Secret, TokenSource
 from proxy.config.token_source import duration, token_source
+from proxy.config.words import BadKey
 
 RDS = {"type": "rds", "host": "h", "port": 5432, "user": "u", "ssl": True}
 AZURE = {"type": "azure", "host": "h", "user": "u"}

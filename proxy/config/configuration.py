@@ -109,10 +109,13 @@ def read(paths: Sequence[str | Path] | None = None, *, environ: Mapping[str, str
     for plugin in ("base", *configuration.listed):
         found: list[str] = []
         try:
-            make_target(resolve(root, plugin, found), configuration.user)
+            make_target(resolve(root, plugin, found), configuration.user, found)
         except ProxyError as fault:
             found.append(str(fault))
-        problems += [problem for problem in found if problem not in problems and (whole or "is missing" not in problem)]
+        # Behind a connection string that says nothing, everything would be missing.
+        unread = not whole or any("connection: the connection string" in problem for problem in found)
+        problems += [problem for problem in dict.fromkeys(found)
+                     if problem not in problems and not (unread and "is missing" in problem)]
     warnings += [f"switchboard.plugin.{name}: no such plugin under backend.database.plugin" for name in settings.plugin
                  if name not in configuration.listed and settings.plugins == "listed"]
     if not settings.users and settings.auth.query.connection is None:

@@ -8,6 +8,9 @@ from proxy.config.connection_string import BadConnectionString, parse
 from proxy.config.database import Reader
 from proxy.config.libpq import parse_hosts
 
+RIVALS = ((("passwordCommand",), ("password", "type")), (("password", "type"), ("passwordCommand",)),
+          (("sslmode",), ("ssl",)), (("ssl",), ("sslmode",)))
+
 
 def connection_of(reader: Reader) -> dict[str, Any]:
     """The `connection` of the base or of a plugin, as an object."""
@@ -18,9 +21,11 @@ def connection_of(reader: Reader) -> dict[str, Any]:
         try:
             return parsed(node.value)
         except BadConnectionString as error:
-            raise reader.fault("connection", f"the connection string {error}") from None
+            reader.wrong("connection", f"the connection string {error}")
+            return {}
     if not isinstance(node.value, dict):
-        raise reader.fault("connection", "expected an object or a connection string")
+        reader.wrong("connection", "expected an object or a connection string")
+        return {}
     return dict(node.plain())
 
 
@@ -36,11 +41,36 @@ def parsed(text: str) -> dict[str, Any]:
 
 
 def origins_of(reader: Reader) -> dict[str, tuple[str, str, str]]:
+    """Of each key: file:line:column, path, and what the value came from.  "" is the connection itself."""
     node = reader.child("connection")
     if node is None:
         return {}
     path = f"{reader.path}.connection"
-    found = {"": (node.place, path, node.via)}           # of a connection string, and of keys that are missing
-    if isinstance(node.value, dict):
-        found |= {key: (inner.place, f"{path}.{key}", inner.via) for key, inner in node.value.items()}
+    found = {"": (node.place, path, node.via)}
+    if isinstance(node.value, str):
+        try:
+            found |= {key: (node.place, f"{path}.{key}", node.via) for key in parsed(node.value)}
+        except BadConnectionString:
+            pass
+    elif isinstance(node.value, dict):
+        for key, inner in node.value.items():
+            found[key] = (inner.place, f"{path}.{key}", inner.via)
+            if isinstance(inner.value, dict):            # ssl.ca, tokenCredential.clientId
+                found |= {f"{key}.{name}": (deep.place, f"{path}.{key}.{name}", deep.via) for name, deep in inner.value.items()}
     return found
+
+
+def inherited(base: Reader, own: Reader) -> tuple[dict[str, Any], dict[str, Any], dict[str, tuple[str, str, str]]]:
+    """The base's connection without what the plugin's own contradicts, the plugin's, and the origins of both together.
+
+    Backstage merges key by key, which is the whole story for its own keys.  Of ours, two may say one thing in different words,
+    and the plugin's word counts.
+    """
+    shared, mine = connection_of(base), connection_of(own)
+    for keys, losers in RIVALS:
+        if any(mine.get(key) not in (None, "") for key in keys):
+            for loser in losers:
+                if loser not in mine:
+                    shared.pop(loser, None)
+    origins = {key: origin for key, origin in origins_of(base).items() if key.partition(".")[0] not in mine}
+    return shared, mine, origins | origins_of(own)

@@ -8,10 +8,11 @@ from typing import Any
 from proxy.config.connection import parsed
 from proxy.config.connection_string import BadConnectionString
 from proxy.config.database import Misconfigured
-from proxy.config.libpq import BadKey, server
+from proxy.config.libpq import server
 from proxy.config.resolved import EMBEDDED, MYSQL, SQLITE, Resolved
 from proxy.config.target import CloudSqlToken, Credential, Engine, Secret, Server, Target, TokenSource
 from proxy.config.token_source import token_source
+from proxy.config.words import BadKey, texts
 
 STARTUP_KEYS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "options", "client_encoding")
 
@@ -29,24 +30,30 @@ class Dial:
     source: TokenSource | None = None
 
 
-def dial(found: Resolved, environ_user: str) -> Dial:
-    """pg's ConnectionParameters: what is empty falls to localhost, 5432 and the user of the process."""
+def dial(found: Resolved, environ_user: str, problems: list[str] | None = None) -> Dial:
+    """pg's ConnectionParameters: what is empty falls to localhost, 5432 and the user of the process.
+
+    Raises Misconfigured; with `problems`, notes each mistake there and answers with what can be read."""
+    def note(fault: BadKey) -> None:
+        mistake = _astray(found, fault.key, fault.problem)
+        if problems is None:
+            raise mistake
+        problems.append(str(mistake))
+
     connection, database = found.connection, found.database
     if connection.get("connectionString"):
         try:
             connection = connection | parsed(str(connection["connectionString"]))
         except BadConnectionString as error:
-            raise _astray(found, "connectionString", f"the connection string {error}") from None
+            note(BadKey("connectionString", f"the connection string {error}"))
         database = connection.get("database")
-    try:
-        if found.client in MYSQL:
-            where, source = server({"port": 3306} | {key: connection[key] for key in ("host", "port") if connection.get(key)}), None
-        else:
-            where, source = server(connection), token_source(connection)
-            if isinstance(source, CloudSqlToken) and source.locate:
-                where = replace(where, host=source.instance)       # Google is asked where that is, at each dial
-    except BadKey as error:
-        raise _astray(found, error.key, error.problem) from None
+    texts(connection, ("user", "password", "database", *STARTUP_KEYS), note)
+    if found.client in MYSQL:
+        where, source = server({"port": 3306} | {key: connection[key] for key in ("host", "port") if connection.get(key)}, note), None
+    else:
+        where, source = server(connection, note), token_source(connection, note)
+        if isinstance(source, CloudSqlToken) and source.locate:
+            where = replace(where, host=source.instance)       # Google is asked where that is, at each dial
     user = str(connection.get("user") or environ_user)
     password = connection.get("password") if source is None else None
     return Dial(host=where.host, port=where.port, user=user, server=where, source=source,
@@ -55,22 +62,23 @@ def dial(found: Resolved, environ_user: str) -> Dial:
 
 def _astray(found: Resolved, key: str, problem: str) -> Misconfigured:
     """The mistake, where the key stands; a missing one where what asks for it stands."""
-    origins = found.origins
-    if key in origins:
-        place, path, via = origins[key]
-        return Misconfigured(place, path, problem, via)
+    origins, (head, dot, rest) = found.origins, key.partition(".")
+    for name, tail in ((key, ""), (head, dot + rest)):
+        if name in origins:
+            place, path, via = origins[name]
+            return Misconfigured(place, path + tail, problem, via)
     asker = next((origins[name] for name in ("connectionString", "type", "") if name in origins), None)
     place, path, via = asker or ("", f"backend.database.plugin.{found.plugin}.connection", "")
     return Misconfigured(place, f"{path.removesuffix('.connectionString').removesuffix('.type')}.{key}", problem, via)
 
 
-def target(found: Resolved, environ_user: str) -> Target:
-    """Without provisioner: `configuration` knows who that is."""
+def target(found: Resolved, environ_user: str, problems: list[str] | None = None) -> Target:
+    """Without provisioner: `configuration` knows who that is.  Mistakes as `dial` tells them."""
     if found.client in SQLITE:
         engine = Engine.MEMORY if found.filename == ":memory:" else Engine.SQLITE
         return Target(plugin=found.plugin, engine=engine, filename=None if engine is Engine.MEMORY else found.filename,
                       database=f"backstage_plugin_{found.plugin}" if engine is Engine.MEMORY else str(found.filename))
-    where = dial(found, environ_user)
+    where = dial(found, environ_user, problems)
     if found.client in MYSQL:
         return Target(plugin=found.plugin, engine=Engine.MYSQL, database=where.database)
     explicit = found.explicit or found.division == "schema"

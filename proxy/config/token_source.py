@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from proxy.config.declare import seconds
-from proxy.config.libpq import BadKey
 from proxy.config.target import AzureToken, CloudSqlToken, PasswordCommand, RdsToken, Secret, TokenSource
+from proxy.config.words import BadKey, Note, got, refuse
 
 KINDS = ("default", "rds", "azure", "cloudsql")
 _INSTANCE = re.compile(r"[a-z0-9.:-]+:[a-z0-9-]+:[a-z0-9-]+")
@@ -27,24 +27,32 @@ _ISO = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)
 _SHORT = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|milliseconds?|seconds?|minutes?|hours?|days?)")
 
 
-def token_source(connection: Mapping[str, Any]) -> TokenSource | None:
-    """None: `password`, or the password file.  Raises BadKey."""
+def token_source(connection: Mapping[str, Any], note: Note = refuse) -> TokenSource | None:
+    """None: `password`, or the password file.  Raises BadKey, or notes it."""
+    try:
+        return _token_source(connection, note)
+    except BadKey as fault:
+        note(fault)
+        return None
+
+
+def _token_source(connection: Mapping[str, Any], note: Note) -> TokenSource | None:
     kind = str(connection.get("type") or "default")
     command = connection.get("passwordCommand")
     if kind not in KINDS:
-        raise BadKey("type", f'expected {", ".join(KINDS)}, got "{kind}"')
+        raise BadKey("type", f'expected {", ".join(KINDS)}{got(connection["type"])}')
     if command is not None:
         if kind != "default":
-            raise BadKey("passwordCommand", f"type {kind} makes its own passwords; leave one of the two out")
+            note(BadKey("passwordCommand", f"type {kind} makes its own passwords; leave one of the two out"))
         if connection.get("password"):
-            raise BadKey("passwordCommand", "password is set too; leave one of the two out")
+            note(BadKey("passwordCommand", "password is set too; leave one of the two out"))
         return _command(command)
     if kind == "rds":
-        return _rds(connection)
+        return _rds(connection, note)
     if kind == "azure":
-        return _azure(connection)
+        return _azure(connection, note)
     if kind == "cloudsql":
-        return _cloudsql(connection)
+        return _cloudsql(connection, note)
     return None
 
 
@@ -77,22 +85,22 @@ def _seconds(options: Mapping[str, Any], key: str, default: float) -> float:
     return found
 
 
-def _needs(connection: Mapping[str, Any], kind: str, *keys: str) -> None:
+def _needs(connection: Mapping[str, Any], note: Note, kind: str, *keys: str) -> None:
     for key in keys:
         if connection.get(key) in (None, ""):
-            raise BadKey(key, f"is missing; type {kind} needs {', '.join(keys)} (is an environment variable unset?)")
+            note(BadKey(key, f"is missing; type {kind} needs {', '.join(keys)} (is an environment variable unset?)"))
 
 
-def _rds(connection: Mapping[str, Any]) -> RdsToken:
-    _needs(connection, "rds", "host", "port", "user")
+def _rds(connection: Mapping[str, Any], note: Note) -> RdsToken:
+    _needs(connection, note, "rds", "host", "port", "user")
     if not connection.get("ssl") and connection.get("sslmode") in (None, "", "disable"):
-        raise BadKey("ssl", "is missing; RDS takes tokens over TLS only, so set ssl (with the CA bundle of the region in ssl.ca)")
+        note(BadKey("ssl", "is missing; RDS takes tokens over TLS only, so set ssl (with the CA bundle of the region in ssl.ca)"))
     region = connection.get("region")
     return RdsToken(region=str(region) if region else None)
 
 
-def _azure(connection: Mapping[str, Any]) -> AzureToken:
-    _needs(connection, "azure", "host", "user")
+def _azure(connection: Mapping[str, Any], note: Note) -> AzureToken:
+    _needs(connection, note, "azure", "host", "user")
     given = connection.get("tokenCredential") or {}
     if not isinstance(given, dict):
         raise BadKey("tokenCredential", "expected an object with clientId, tenantId, clientSecret, tokenRenewableOffsetTime")
@@ -122,7 +130,7 @@ def duration(value: object) -> float:
     raise BadKey("tokenCredential", 'tokenRenewableOffsetTime must be a duration such as {minutes: 5}, "PT5M" or "5m"')
 
 
-def _cloudsql(connection: Mapping[str, Any]) -> CloudSqlToken:
+def _cloudsql(connection: Mapping[str, Any], note: Note) -> CloudSqlToken:
     instance = connection.get("instance")
     if not instance:
         raise BadKey("instance", "is missing; type cloudsql needs it, as project:region:name")
@@ -131,5 +139,5 @@ def _cloudsql(connection: Mapping[str, Any]) -> CloudSqlToken:
     kind = str(connection.get("ipAddressType") or "PUBLIC")
     if kind not in ("PUBLIC", "PRIVATE", "PSC"):
         raise BadKey("ipAddressType", f'expected PUBLIC, PRIVATE or PSC, got "{kind}"')
-    _needs(connection, "cloudsql", "user")
+    _needs(connection, note, "cloudsql", "user")
     return CloudSqlToken(instance=str(instance), locate=None if connection.get("host") else kind)

@@ -13,7 +13,7 @@ from typing import Any
 
 from proxy.auth.scram import ScramServer, make_verifier, parse_verifier
 from proxy.auth.scram_client import PLAIN, PLUS, ScramClient
-from proxy.config import connection_string, libpq, pgpass, yaml12
+from proxy.config import connection_string, libpq, pgpass, words, yaml12
 from proxy.config.clients import Method
 from proxy.config.target import Credential, Proof, Secret
 from proxy.errors import ClientFault, ProxyError, UpstreamFault
@@ -208,7 +208,7 @@ def fuzz_libpq(data: bytes) -> None:
         return
     try:
         server = libpq.server({key: value for key, value in found.items() if key not in ("sslrootcert", "sslcert", "sslkey")})
-    except libpq.BadKey:
+    except words.BadKey:
         return
     assert len(server.places) == len(found["host"].split(",")) > 1
 
