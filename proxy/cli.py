@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     command("check", "Check every target: reachable, TLS, login, rights, exists.", plugins=True, listing=True)
     command("routes", "Show where each plugin's data lives.", plugins=True, listing=True)
     command("provision", "Create missing databases and schemas now.", plugins=True, listing=True)
-    shown = command("config", "Show the settings in force, the reference or the JSON Schema.", listing=True)
+    shown = command("config", "Show targets and settings with their origins, the reference or the JSON Schema.", listing=True)
     shown.add_argument("--check", action="store_true", help="only check")
     shown.add_argument("--reference", action="store_true", help="every setting with its default")
     shown.add_argument("--schema", action="store_true", help="JSON Schema for editors")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
 import subprocess
 import sys
@@ -69,7 +71,7 @@ def test_provision(config: Path, postgres: Postgres) -> None:
 def test_config(config: Path) -> None:
     assert switchboard("config", "--check", "--config", config).stdout.startswith("ok: ")
     assert re.search(r"switchboard\.pool\.size +20 +default", switchboard("config", "--config", config).stdout)
-    shown = json.loads(switchboard("config", "--json", "--config", config).stdout)
+    shown = json.loads(switchboard("config", "--json", "--config", config).stdout)["settings"]
     assert {"key": "switchboard.tls.mode", "value": "allow", "from": "default"} in shown
     assert any(row["key"] == "switchboard.users.u.password" and f"{config}:" in row["from"] for row in shown)
     assert "hidden" not in switchboard("config", "--json", "--config", config).stdout
@@ -78,6 +80,61 @@ def test_config(config: Path) -> None:
     assert broken.returncode == 2
     assert 'did you mean "listen"' in broken.stderr
     assert "backend.database: is missing" in broken.stderr
+
+
+TARGETS = """\
+backend:
+  database:
+    client: pg
+    connection: {host: '${DBHOST}', user: bs, password: hidden}
+    prefix: p_
+    plugin:
+      auth: {connection: {database: fox, user: fort, password: hidden, port: 5433}}
+      catalog: {}
+      memory: {client: better-sqlite3, connection: ':memory:'}
+      cluster: {connection: 'postgres://u:hidden@a,b/db'}
+switchboard: {users: {u: {password: hidden}}, plugin: {catalog: {pool: {mode: transaction}}}}
+"""
+
+
+def test_config_shows_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DBHOST", "db.example")
+    path = tmp_path / "a.yaml"
+    path.write_text(TARGETS)
+    told = switchboard("config", "--config", path)
+    assert [re.split(" {2,}", line) for line in told.stdout.replace(f"{path}:", "").splitlines()[:6]] == [
+        ["PLUGIN", "DATABASE", "SCHEMA", "HOST", "USER", "MODE", "FROM"],
+        ["auth", "fox", "db.example:5433", "fort", "session", "4:24 from ${DBHOST}"],
+        ["catalog", "p_catalog", "db.example:5432", "bs", "transaction", "4:24 from ${DBHOST}"],
+        ["memory", "backstage_plugin_memory", "(memory)", "session", "9:52"],
+        ["cluster", "db", "a:5432,b:5432", "u", "session", "10:29"],
+        ["*", "p_*", "db.example:5432", "bs", "session", "4:24 from ${DBHOST}"]]
+    rows = json.loads(switchboard("config", "--json", "--config", path).stdout)["targets"]
+    assert rows[0] == {"pluginId": "auth", "client": "postgres", "database": "fox", "schema": None, "host": "db.example:5433",
+                       "user": "fort", "mode": "session", "from": {"server": f"{path}:4:24 from ${{DBHOST}}", "user": f"{path}:7:48",
+                                                                   "database": f"{path}:7:37"}}
+    assert rows[1]["from"]["database"] == f"{path}:5:13"
+    assert "hidden" not in told.stdout + json.dumps(rows)
+    path.write_text(TARGETS.replace("prefix: p_", "pluginDivisionMode: schema\n    schemaPrefix: s_").replace(
+        "user: bs,", "user: bs, database: shared,").replace("{client: better-sqlite3, connection: ':memory:'}", "{}").replace(
+        "plugin: {", "plugins: listed, plugin: {"))
+    rows = json.loads(switchboard("config", "--json", "--config", path).stdout)["targets"]
+    assert [(row["pluginId"], row["database"], row["schema"]) for row in rows] == [
+        ("auth", "fox", "s_auth"), ("catalog", "shared", "s_catalog"), ("memory", "shared", "s_memory"), ("cluster", "db", "s_cluster")]
+    assert rows[1]["from"]["schema"] == f"{path}:6:19"
+
+
+def test_lists_are_plain_but_for_bold_heads_on_a_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(TARGETS)
+    assert "\033" not in switchboard("config", "--config", path).stdout
+    for environ, bold in (({"TERM": "xterm"}, True), ({"TERM": "xterm", "NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)):
+        leader, follower = pty.openpty()
+        subprocess.run([sys.executable, "-m", "proxy", "routes", "--config", str(path), "auth"], cwd=ROOT, stdout=follower,
+                       env={"PATH": os.environ["PATH"], **environ}, timeout=60, check=True)
+        assert (b"\033[1mPLUGIN" in os.read(leader, 65536)) is bold
+        os.close(follower)
+        os.close(leader)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)

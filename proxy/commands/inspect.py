@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Iterator
 
+from proxy.commands import targets
 from proxy.commands.table import table
 from proxy.config.configuration import Configuration, read
 from proxy.config.generate import reference, schema
@@ -61,9 +62,12 @@ def config(arguments: argparse.Namespace) -> int:
             say(f"ok: {', '.join(map(str, configuration.paths))} ({configuration.fingerprint})")
             return 0
         rows = list(_settings(configuration.settings.model_dump(mode="json"), configuration.tree.get("switchboard"), "switchboard"))
+        places = targets.rows(configuration)
         if arguments.json:
-            say(json.dumps([{"key": key, "value": value, "from": origin} for key, value, origin in rows], indent=2))
+            say(json.dumps({"targets": [row.as_json() for row in places],
+                            "settings": [{"key": key, "value": value, "from": origin} for key, value, origin in rows]}, indent=2))
         else:
+            say(table(targets.HEADS, [row.cells() for row in places]) + "\n")
             say(table(("SETTING", "VALUE", "FROM"), [(key, json.dumps(value), origin) for key, value, origin in rows]))
     return 0
 

@@ -36,7 +36,8 @@ def sqlite(base: Reader, own: Reader, common: dict[str, Any]) -> Resolved:
                                                      str(name or f"{common['plugin']}.sqlite").lstrip("/")
                                                      if connection.get("directory") else str(name or f"{common['plugin']}.sqlite")))
     return Resolved(**common, database=filename, filename=filename, connection=connection,
-                    role=own.text("role") or base.text("role"))
+                    role=own.text("role") or base.text("role"),
+                    origins=({} if common["client_overridden"] else origins_of(base)) | origins_of(own))
 
 
 def _mysql_connection(reader: Reader) -> dict[str, Any]:
