@@ -31,7 +31,7 @@ class Dial:
 
 
 def dial(found: Resolved, environ_user: str, problems: list[str] | None = None) -> Dial:
-    """pg's ConnectionParameters: what is empty falls to localhost, 5432 and the user of the process.
+    """pg's ConnectionParameters: what is empty falls to localhost, 5432 and the user of the process (MySQL: 3306, none).
 
     Raises Misconfigured; with `problems`, notes each mistake there and answers with what can be read."""
     def note(fault: BadKey) -> None:
@@ -54,7 +54,7 @@ def dial(found: Resolved, environ_user: str, problems: list[str] | None = None) 
         where, source = server(connection, note), token_source(connection, note)
         if isinstance(source, CloudSqlToken) and source.locate:
             where = replace(where, host=source.instance)       # Google is asked where that is, at each dial
-    user = str(connection.get("user") or environ_user)
+    user = str(connection.get("user") or ("" if found.client in MYSQL else environ_user))
     password = connection.get("password") if source is None else None
     return Dial(host=where.host, port=where.port, user=user, server=where, source=source,
                 password=None if password in (None, "") else str(password), database=str(database or user))
