@@ -379,3 +379,24 @@ def test_a_replay_that_fails_runs_nothing(narrow: Daemon) -> None:
         assert first.closed
         assert second.execute("select count(*) from auto_done").fetchone() == (0,)
         second.execute("drop table auto_done")
+
+
+@pytest.mark.parametrize(("settings", "asked"), [
+def test_keepalives_take_no_connection(
+        base: dict[str, Any], tmp_path: Path, settings: dict[str, Any], asked: bool) -> None:
+    ({"keepalive_after": "0s"}, True)])
+def test_keepalives_take_no_connection(base: dict[str, Any], tmp_path: Path, settings: dict[str, Any], asked: bool) -> None:
+    with tapped(base["connection"]["port"]) as tap:
+        through = {**base, "connection": {**base["connection"], "port": tap.port}}
+        with daemon(tmp_path, through, **TRUST, pool=POOL | {"size": 2} | settings) as running, Raw(running.port) as raw:
+            raw.enter()
+            raw.ask("select 2")
+            for text in ("select 1", "SELECT 1;"):
+                answer = raw.ask(text + " ")   # not one of them
+                before = len(tap.sent)
+                assert raw.ask(text) == answer
+                assert (len(tap.sent) > before) is asked
+            raw.ask("begin")
+            before = len(tap.sent)
+            assert raw.ask("select 1")[-1] == (b"Z", b"T")
+            assert len(tap.sent) > before

@@ -45,6 +45,9 @@ class Pool(Section):
         0.0, "A query that takes longer is cancelled, and its client and server connection end; 0: never.", unit="s")
     check_delay: Seconds = setting(
         30.0, "An upstream idle for longer is asked whether it lives before it is leased; 0: always.", unit="s")
+    keepalive_after: Seconds = setting(
+        5.0, "Mode auto: `select 1` of a client that was quiet for longer is answered by the proxy while an upstream of the pool has "
+        "been heard of within check_delay; 0: never.", unit="s")
 
 
 if TYPE_CHECKING:

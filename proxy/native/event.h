@@ -20,6 +20,13 @@ static int forward(Link *self, int fd, int64_t n, int flags) {
     return flags;
 }
 
+/* A client that was quiet for long asks `select 1` (session/keepalive.py): the relay may know. */
+static bool is_keepalive(const Link *self, const uint8_t *buf, int64_t n) {
+    const Lane *lane = (const Lane *)self->pool;
+    return (n == 14 || (n == 15 && buf[13] == ';')) && buf[0] == 'Q' && !is_none(self->neutral) && lower(buf[5]) == 's' &&
+           !memcmp(buf + 11, " 1", 2) && lane && PyObject_TypeCheck(lane, &LaneType) && lane->quiet > 0 && now() - self->since > lane->quiet;
+}
+
 /* Outcome, or -1 with an exception. */
 static int swift_client(Link *self) {
     int64_t n = receive(self->fd, self->big);
@@ -31,7 +38,7 @@ static int swift_client(Link *self) {
     Ear *ear = NULL;
     if (self->up_fd < 0) {
         uint8_t first = *(const uint8_t *)shared.buf;
-        if (first == 'd' || is_mark(first) || !(lane = plain_client(self)) || (!(ear = fitting(self, lane)) && !only_waiting(lane))) return AWAY;
+        if (first == 'd' || is_mark(first) || is_keepalive(self, shared.buf, n) || !(lane = plain_client(self)) || (!(ear = fitting(self, lane)) && !only_waiting(lane))) return AWAY;
     }
     Ear *target = ear ? ear : lane ? NULL : (Ear *)self->upstream;
     int names = SAME;

@@ -25,7 +25,7 @@ typedef struct {
     PyObject *idle, *busy, *resting, *queue; /* {key: [upstream]}, {upstream}, {upstream}, the places of those who wait */
     PyObject *clock, *alarm;                 /* the loop's time; what wakes the pool when one has waited too long */
     long long idle_count, waiting, coming, size;
-    double now, check_delay, used_at;
+    double now, check_delay, used_at, quiet;
     char plain, patient;
 } Lane;
 

@@ -193,7 +193,7 @@ static void Lane_dealloc(PyObject *o) {
 static PyMemberDef Lane_members[] = {
     OBJECT(Lane, idle, 0), OBJECT(Lane, busy, 0), OBJECT(Lane, resting, 0), OBJECT(Lane, queue, 0), OBJECT(Lane, clock, 0),
     OBJECT(Lane, alarm, 0), NUMBER(Lane, idle_count), NUMBER(Lane, waiting), NUMBER(Lane, coming), NUMBER(Lane, size), REAL(Lane, now),
-    REAL(Lane, check_delay), REAL(Lane, used_at), FLAG(Lane, plain), FLAG(Lane, patient), {NULL}};
+    REAL(Lane, check_delay), REAL(Lane, used_at), REAL(Lane, quiet), FLAG(Lane, plain), FLAG(Lane, patient), {NULL}};
 
 static PyTypeObject LaneType = {
     PyVarObject_HEAD_INIT(NULL, 0)

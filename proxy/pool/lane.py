@@ -56,6 +56,7 @@ class PureLane:
     size: int                             # upstreams at most
     clock: Callable[[], float]            # the loop's
     now: float                            # seconds, of that clock, as of the last sweep: exact enough for idleness
+    quiet: float                          # seconds, from which a client's `select 1` is a keepalive; 0: never
     used_at: float                        # when somebody last had to ask
     alarm: asyncio.TimerHandle | None     # wakes who has waited too long
     patient: bool                         # nobody waits too long

@@ -59,6 +59,7 @@ class Pool(Dialling):
         self.clock = self.loop.time
         self.now = self.clock()
         self.check_delay = settings.check_delay
+        self.quiet = settings.keepalive_after
         self.size = settings.size
         self.patient = not settings.query_wait_timeout
         self.idle = {}
@@ -322,6 +323,11 @@ class Pool(Dialling):
         else:
             self.resting.discard(upstream)
             self._shelve(upstream)
+
+    def heard_lately(self) -> bool:
+        """Has the server answered somebody here within `check_delay`, and is that connection still there?"""
+        since = self.now - self.check_delay
+        return not self.retired and any(upstream.idle_since > since for stack in self.idle.values() for upstream in stack)
 
     def refresh(self) -> None:
         """What sessions begin with has changed: those that are open began with something else."""

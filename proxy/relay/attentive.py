@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping
+from time import perf_counter
 
 from proxy.errors import ProxyError
 from proxy.hot import hot
@@ -19,6 +20,7 @@ from proxy.pool.tally import Tally
 from proxy.pool.upstream import Key, Upstream, intern
 from proxy.relay.attention import Attention
 from proxy.relay.pump import AWAY, BROKEN, BUF, BULK, PUSHED, SHORT, VIEW, WOULD_BLOCK
+from proxy.session import keepalive
 from proxy.session.account import Account
 from proxy.session.link import BEGAN, THINK, I, T
 from proxy.session.neutral import NEUTRAL
@@ -101,11 +103,22 @@ class Attentive(Attention):
             super()._hold(data, flags)
 
     def _without_upstream(self, n: int) -> None:
+        if self._is_keepalive(n):
+            self.since = perf_counter()
+            self.tally.queries += 1
+            self._say(keepalive.ANSWER)
+            return
         if (self._account is None or not self._account.quick or self.held or self.place is not None or self.drop_left
                 or BUF[0] in _STREAMED):
             super()._without_upstream(n)
         else:
             self._attend(bytes(VIEW[:n]))      # names may have to be changed
+
+    def _is_keepalive(self, n: int) -> bool:
+        if n > 15 or self.held or self.place is not None or self.drop_left or self.partial or self.draining:
+            return False
+        return (0 < self.pool.quiet < perf_counter() - self.since and bytes(VIEW[:n]) in keepalive.ASKED
+                and self.pool.heard_lately())
 
     def _stop_at(self, rest: bytes) -> None:
         """The Link has walked up to here, and no further."""

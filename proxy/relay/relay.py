@@ -27,11 +27,8 @@ from proxy.pool.pool import Pool
 from proxy.pool.tally import Tally
 from proxy.pool.upstream import Key, Settings, Upstream
 from proxy.relay.boarding import Boarding
-from proxy.relay.pump import AWAY, BEGAN, BROKEN, BUF, CLOSED, LOST, PUSHED, SETTLE, SHORT, VIEW, WALKED, WOULD_BLOCK
+from proxy.relay.pump import AWAY, BROKEN, CLOSED, LOST, PUSHED, SETTLE, SHORT, VIEW, WALKED, WOULD_BLOCK
 from proxy.session.link import IDLE, TERMINATE, THINK, I
-
-HELD_LIMIT = 65_536       # bytes of a client without an upstream, before it is no longer read
-_LATE = frozenset(b"dcf")
 
 
 class Relay(Boarding):
@@ -236,69 +233,6 @@ class Relay(Boarding):
         statement, self.statement = self.statement, None
         if statement is not None:
             self.concerns_databases(statement)
-
-    def _without_upstream(self, n: int) -> None:  # hot
-        """Bytes of a client that holds no lease: keep them, and ask for one when a whole message is there."""
-        if not self.held and self.place is None and not self.drop_left and BUF[0] not in _LATE:
-            flags = self.from_client(BUF, n)
-            if flags == BEGAN and (self.used or self.open or self.owed) and not self.partial:
-                upstream = self.pool.take(self)
-                if upstream is None:
-                    self.held = bytes(VIEW[:n])
-                    self._request()
-                    return
-                self.tally.wait_time.observe(0.0)
-                self._mount(upstream)
-                outcome = self.swift_push(n) if self.swift else self.push_client(n)
-                if outcome:
-                    if outcome & SHORT:
-                        self._push_rest()
-                    elif outcome & BROKEN:
-                        self._upstream_broken()
-                return
-            data = bytes(VIEW[:n])
-        else:
-            data = self._skip_late_copy(bytes(VIEW[:n]))
-            if not data:
-                return
-            flags = self.from_client(bytearray(data), len(data))
-        self._hold(data, flags)
-
-    def _hold(self, data: bytes, flags: int) -> None:
-        if flags & THINK:
-            self._think()
-        if flags & TERMINATE:
-            self.held += data[:self.cut]
-            self._leave()
-            if not self.leaving:
-                return
-        else:
-            self.held += data
-        if self.place is not None:
-            if len(self.held) >= HELD_LIMIT:
-                self.pause()
-            return
-        held = self.held
-        if len(held) < 16_384 and (len(held) <= int.from_bytes(held[1:5]) or not (self.used or self.open or self.owed)):
-            return                             # not one whole message yet: a slow sender holds no upstream
-        upstream = self.pool.take(self)
-        if upstream is not None:
-            self.tally.wait_time.observe(0.0)
-            self._board(upstream)
-        else:
-            self._request()
-
-    def _skip_late_copy(self, data: bytes) -> bytes:
-        """CopyData, CopyDone and CopyFail behind a COPY that failed are ignored, as PostgreSQL does."""
-        if self.drop_left:
-            cut = min(self.drop_left, len(data))
-            self.drop_left -= cut
-            data = data[cut:]
-        while len(data) >= 5 and data[0] in b"dcf" and not self.held and not self.c_left and not self.c_part:
-            size = int.from_bytes(data[1:5]) + 1
-            self.drop_left = max(0, size - len(data))
-            data = data[size:]
-        return data
 
     # -- leases -------------------------------------------------------------------------------------------
 
