@@ -382,10 +382,10 @@ def test_a_replay_that_fails_runs_nothing(narrow: Daemon) -> None:
 
 
 @pytest.mark.parametrize(("settings", "asked"), [
+    ({"keepalive_after": 0.000001}, False), ({"keepalive_after": 0.000001, "check_delay": "0s"}, True),
+    ({"keepalive_after": "1h"}, True), ({"keepalive_after": "0s"}, True)])
 def test_keepalives_take_no_connection(
         base: dict[str, Any], tmp_path: Path, settings: dict[str, Any], asked: bool) -> None:
-    ({"keepalive_after": "0s"}, True)])
-def test_keepalives_take_no_connection(base: dict[str, Any], tmp_path: Path, settings: dict[str, Any], asked: bool) -> None:
     with tapped(base["connection"]["port"]) as tap:
         through = {**base, "connection": {**base["connection"], "port": tap.port}}
         with daemon(tmp_path, through, **TRUST, pool=POOL | {"size": 2} | settings) as running, Raw(running.port) as raw:

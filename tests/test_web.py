@@ -10,7 +10,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from proxy.server import worker
+from proxy.server import pools, worker
 from proxy.server.web import Web
 
 
@@ -59,7 +59,7 @@ def test_clients_cannot_make_labels_without_end() -> None:
     fake: Any = Fake()
     fake.configuration = type("C", (), {"listed": ()})()
     fake.clients = set()
-    fake.pools = {f"p{number}": Pool(number) for number in range(worker.MAX_UNLISTED)}
+    fake.pools = {f"p{number}": Pool(number) for number in range(pools.MAX_UNLISTED)}
     fake.tallies = {("p0", "s", "u"): 1, ("p1", "s", "u"): 1}
     fake.provision = type("P", (), {"outcomes": {("p0", "created"): 1}})()
     worker.Worker._make_room(fake)

@@ -28,6 +28,9 @@ class Pool(Section):
         "outlives one is the client's care), or there whenever nothing of the client's would be lost (`auto`).")
     size: int = setting(20, "Upstream connections per plugin at most.", unit="connections", ge=1)
     min_size: int = setting(0, "Upstream connections kept open per plugin that has been used.", unit="connections", ge=0)
+    guaranteed: int = setting(
+        0, "Of the server's budget (upstream.budget) this many are this plugin's, whoever else wants them.", unit="connections", ge=0)
+    weight: float = setting(1.0, "This plugin's share of a spent budget, beside the others that want something.", gt=0)
     lifetime: Seconds = setting(3600.0, "An upstream connection older than this is replaced; 0: never.", unit="s")
     lifetime_jitter: float = setting(
         0.1, "Lifetimes are shortened by up to this fraction, so that they do not end together.", ge=0, le=1)
@@ -80,6 +83,8 @@ class Upstream(Tcp):
     hold_timeout: Seconds = setting(
         30.0, "When a server that has been there goes away, clients wait this long for it (a restart, a failover); 0: they "
               "are told at once.", unit="s")
+    budget: int = setting(
+        0, "Connections to one server at most, over all plugins and users; 0: each pool's size alone counts.", unit="connections", ge=0)
     cleartext_passwords: bool = setting(
         False, "Send a password in clear to a server that asks for it so, even without TLS (a unix socket needs none).")
 

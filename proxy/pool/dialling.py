@@ -25,6 +25,7 @@ from proxy.pool.reach import Reach, Reached
 from proxy.pool.upstream import Key, Settings, Upstream, startup_parameters, take_role
 
 if TYPE_CHECKING:
+    from proxy.pool.budget import Budget
     from proxy.pool.pool import Counters, Pool
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class Dialling(Lane):
     """The half of a Pool that makes connections."""
 
     if TYPE_CHECKING:
+        budget: Budget | None
         target: Target
         server: Server
         settings: PoolSettings
@@ -89,6 +91,8 @@ class Dialling(Lane):
             self._dialled(key)
             if reached is not None:
                 reached.sock.close()
+            if self.budget is not None:
+                self.loop.call_soon(self.budget.freed)
             if isinstance(error, asyncio.CancelledError):
                 raise                             # we are stopping: nobody waits for another one
             fault = error if isinstance(error, ProxyError) else UpstreamFault(

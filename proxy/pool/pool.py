@@ -19,6 +19,7 @@ from proxy.config.settings import Upstream as UpstreamSettings
 from proxy.config.target import Server, Target
 from proxy.errors import ProxyError, QueryWaitTimeout
 from proxy.net.ends import LAST_WORDS, ended
+from proxy.pool.budget import Budget
 from proxy.pool.dialling import Dialling
 from proxy.pool.lane import Place, Waiter
 from proxy.pool.outage import Outage
@@ -38,14 +39,17 @@ class Counters:
     connect_time: Histogram = field(default_factory=Histogram)
     connect_failures: int = 0
     closed: int = 0
+    evicted: int = 0                  # in favour of another pool of the server's budget
     resets: int = 0
     rollbacks: int = 0
 
 
 class Pool(Dialling):
     def __init__(self, target: Target, settings: PoolSettings, upstream: UpstreamSettings,
-                 ensure: Callable[[Target], Awaitable[None]], forget: Callable[[Target], None], reach: Reach) -> None:
+                 ensure: Callable[[Target], Awaitable[None]], forget: Callable[[Target], None], reach: Reach,
+                 budget: Budget | None = None) -> None:
         super().__init__()
+        self.budget = budget
         assert target.server is not None
         assert target.credential is not None
         self.target = target
@@ -197,6 +201,8 @@ class Pool(Dialling):
                 place.gone = True
                 self._prepare(self._pop(key, place.waiter.settings), place)
             elif what is Do.DIAL and self._later is None:
+                if self.budget is not None and not self.budget.allows(self):
+                    break
                 self._dial(key)
             elif what is Do.EVICT and self._later is None:
                 self._evict_other(key)
@@ -244,6 +250,8 @@ class Pool(Dialling):
                 self._grant(upstream, place)
                 return
             self.counters.closed += 1
+            if self.budget is not None:
+                self.budget.freed()
             if upstream.refusal is not None and statements != [""]:
                 self._fail(place, upstream.refusal)
             elif not place.left:
@@ -270,6 +278,13 @@ class Pool(Dialling):
         upstream.rider = None
         if not upstream.reading:
             upstream.resume()
+        if self.budget is not None and self.budget.hungry and not upstream.cancels and self.budget.claims(self):
+            self.busy.discard(upstream)
+            if not upstream.broken:
+                upstream.close()
+                self.counters.evicted += 1
+            self._gone()
+            return
         if self.plain and not (statements or self.queue or upstream.cancels or upstream.broken) and (
                 not upstream.expires or self.now <= upstream.expires) and (stack := self.idle.get(upstream.key)) is not None:
             # By far the most: _shelve without its questions.
@@ -315,8 +330,7 @@ class Pool(Dialling):
                 upstream.dirty = False
                 self._shelve(upstream)
             else:
-                self.counters.closed += 1
-                self.wake()
+                self._gone()
 
         if statements:
             upstream.run(statements, cleaned, self.dialling.connect_timeout)
@@ -353,8 +367,7 @@ class Pool(Dialling):
         if (upstream.expires and now > upstream.expires) or (
                 not self.waiting and (self.retired or self.unpooled or now < self.clear_until)):
             upstream.close()
-            self.counters.closed += 1
-            self.wake()
+            self._gone()
             return
         stack = self.idle.get(upstream.key)
         if stack is None:
@@ -366,10 +379,16 @@ class Pool(Dialling):
 
     def lost(self, upstream: Upstream) -> None:
         """An idle upstream ended, or a rider's broke."""
-        self.counters.closed += 1
         self._unshelve(upstream)
         self.busy.discard(upstream)
         self.resting.discard(upstream)
+        self._gone()
+
+    def _gone(self) -> None:
+        """A connection less."""
+        self.counters.closed += 1
+        if self.budget is not None:
+            self.budget.freed()
         self.wake()
 
     def drop(self, upstream: Upstream) -> None:
@@ -392,7 +411,7 @@ class Pool(Dialling):
         """Close what is too old or idle for too long, keep `min_size` warm."""
         settings = self.settings
         self.now = now
-        self.plain = not (self.retired or self.unpooled or now < self.clear_until)
+        self.plain = not (self.retired or self.unpooled or now < self.clear_until or (self.budget is not None and self.budget.hungry))
         for upstream in [upstream for stack in self.idle.values() for upstream in stack]:
             old = upstream.expires and now > upstream.expires
             bored = settings.idle_timeout and now - upstream.idle_since > settings.idle_timeout
@@ -401,6 +420,8 @@ class Pool(Dialling):
         self._look_for_ends()
         if not (self.retired or self.full or self.unpooled or self._later is not None or now < self.clear_until) and self.up:
             for _ in range(settings.min_size - self.open - self.coming):
+                if self.budget is not None and not self.budget.allows(self):
+                    break
                 self._dial(frozenset())
         if self.queue:
             self.wake()

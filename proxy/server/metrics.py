@@ -95,6 +95,7 @@ class Collector:
             ("max_wait", "max_wait_seconds", "How long the first of them has waited."))}
         counters = {key: CounterMetricFamily(f"switchboard_{name}", text, labels=WHERE) for key, name, text in (
             ("connect_failures", "connect_failures", "Connects that failed."), ("closed", "upstreams_closed", "Upstreams closed."),
+            ("evicted", "evicted", "Upstreams closed in favour of another plugin, in the server's budget."),
             ("resets", "resets", "Upstreams reset for the next client."),
             ("rollbacks", "rollbacks", "Transactions of lost clients rolled back."))}
         up = GaugeMetricFamily("switchboard_upstream_up", "The last connect worked.", labels=WHERE)

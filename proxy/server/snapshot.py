@@ -5,7 +5,7 @@
     process       started_at (epoch), ready, draining, clients, max_clients, tasks, embedded (null without one)
     series        one object per Tally: plugin, server, user, counters, histograms as {counts, total}
     pools         one object per pool: plugin, server, database, mode, size, idle, active, resetting, cancelling, connecting, waiting,
-                  max_wait, up, connect {counts, total}, connect_failures, closed, resets, rollbacks
+                  max_wait, up, connect {counts, total}, connect_failures, closed, evicted, resets, rollbacks
     apart         [{plugin, server, state, count}]: upstreams for replication, or of pools that a reload replaced
     hosts         [{host, port, up, role}]: each host of a server that was tried
     tokens        [{kind, outcome, count}]: passwords that programs and clouds made
@@ -55,7 +55,7 @@ def of_pool(pool: Pool) -> dict[str, Any]:
             "resetting": len(pool.resting) - cancelling, "cancelling": cancelling,
             "connecting": pool.coming, "waiting": pool.waiting, "max_wait": pool.max_wait,
             "up": pool.up, "connect": histogram(counters.connect_time), "connect_failures": counters.connect_failures,
-            "closed": counters.closed, "resets": counters.resets, "rollbacks": counters.rollbacks}
+            "closed": counters.closed, "evicted": counters.evicted, "resets": counters.resets, "rollbacks": counters.rollbacks}
 
 
 def _apart(pools: list[Pool]) -> list[dict[str, Any]]:

@@ -11,7 +11,6 @@ import contextlib
 import errno
 import logging
 import os
-import re
 import signal
 import socket
 import stat
@@ -33,7 +32,7 @@ from proxy.net.dial import tune
 from proxy.net.ends import LAST_WORDS, ended
 from proxy.net.tasks import keep
 from proxy.net.tls import not_after, not_after_text, server_context
-from proxy.pool.dedicated import Dedicated
+from proxy.pool.budget import Budget
 from proxy.pool.pool import Pool
 from proxy.pool.provision import Provision
 from proxy.pool.reach import Reach
@@ -44,6 +43,7 @@ from proxy.server.client import Client, serve
 from proxy.server.limits import Heads, Throttle
 from proxy.server.lookup import Lookup
 from proxy.server.overdue import sweep
+from proxy.server.pools import Pools
 from proxy.server.quota import Quota
 from proxy.server.snapshot import snapshot
 from proxy.tokens.mint import Mint
@@ -61,14 +61,12 @@ ACCEPTS = 64                # per event, so that a flood of connects does not st
 BACKLOG = 1024
 SPARE = 100                 # sockets beyond max_clients that are listened to: one may bring a cancel request
 MAX_ROUTES = 1000
-MAX_UNLISTED = 200          # plugins in use that the configuration does not name; a big Backstage has some fifty
 OUT_OF_FILES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
-_ABOUT_DATABASES = re.compile(rb"\b(?:create|drop|alter)(?:\s|/\*.*?\*/|--[^\n]*\n)+database\b", re.IGNORECASE | re.DOTALL)
 
 
-class Worker:
+class Worker(Pools):
     def __init__(self, configuration: Configuration, *, reread: Callable[[], Configuration] | None = None) -> None:
         self.configuration = configuration
         self.settings = configuration.settings
@@ -90,6 +88,7 @@ class Worker:
         self.pools: dict[str, Pool] = {}
         self.old_pools: list[Pool] = []
         self.tallies: dict[tuple[str, str, str], Tally] = {}
+        self.budgets: dict[str, Budget] = {}  # by server
         self.clients: set[Client] = set()
         self.tasks: dict[Client, asyncio.Task[None]] = {}
         self.logins = Deadline(self.settings.auth.login_timeout)
@@ -245,45 +244,6 @@ class Worker:
             self.routes[asked] = target
         return target
 
-    def pool(self, target: Target) -> Pool:
-        """The pool of a target; made on first use."""
-        pool = self.pools.get(target.plugin)
-        if pool is None and target.plugin not in self.configuration.listed:
-            self._make_room()
-        settings = self.settings.pool_for(target.plugin)
-        if pool is None or pool.target != target or pool.settings != settings:
-            old = pool
-            pool = self.pools[target.plugin] = Pool(
-                target, settings, self.settings.upstream, self.provision.ensure, self.provision.forget, self.reach)
-            if old is not None:
-                old.retire(pool)
-                self.old_pools.append(old)
-        return pool
-
-    def dedicated(self, target: Target) -> Pool:
-        """A connection for one client alone.  `apart` counts it, once it is there."""
-        return Dedicated(self.pool(target))
-
-    def apart(self, pool: Pool) -> None:
-        self.old_pools.append(pool)
-
-    def _make_room(self) -> None:
-        """Plugins that nobody listed are named by clients: their number, and so that of labels, has an end."""
-        strangers = [pool for plugin, pool in self.pools.items() if plugin not in self.configuration.listed]
-        if len(strangers) < MAX_UNLISTED:
-            return
-        riding = {client.plugin for client in self.clients}
-        unused = [pool for pool in strangers
-                  if not (pool.open or pool.waiting or pool.coming) and pool.target.plugin not in riding]
-        if not unused:
-            raise TooManyConnections("too many plugins are in use", limit="plugins", hint="List them under backend.database.plugin.")
-        plugin = min(unused, key=lambda pool: pool.used_at).target.plugin
-        del self.pools[plugin]
-        for key in [key for key in self.tallies if key[0] == plugin]:
-            del self.tallies[key]
-        for outcome in [key for key in self.provision.outcomes if key[0] == plugin]:
-            del self.provision.outcomes[outcome]
-
     def tally(self, target: Target, user: str) -> Tally:
         key = (target.plugin, str(target.server), user)
         found = self.tallies.get(key)
@@ -296,19 +256,6 @@ class Worker:
 
     def _strike(self, upstream: Upstream) -> None:
         keep(self.keys.strike(upstream, self.settings.upstream.connect_timeout), name="cancel of what is overdue")
-
-    def concerns_databases(self, pool: Pool, statement: bytes) -> None:
-        """A client is about to CREATE, DROP or ALTER a database: our idle connections must not be in its way."""
-        if _ABOUT_DATABASES.search(statement) is None:
-            return
-        for other in self.all_pools():
-            if other.server == pool.server and other is not pool:
-                other.clear()
-        pool.clear()
-
-    def all_pools(self) -> list[Pool]:
-        self.old_pools = [pool for pool in self.old_pools if pool.open or pool.waiting or pool.coming]
-        return [*self.pools.values(), *self.old_pools]
 
     def snapshot(self) -> dict[str, Any]:
         return snapshot(self)
