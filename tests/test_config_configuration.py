@@ -191,6 +191,10 @@ def test_a_broken_base_does_not_hide_the_plugins(tmp_path: Path) -> None:
     ("type: azure", "passwordCommand: pass db", None, PasswordCommand(arguments=("pass", "db")), SslMode.DISABLE),
     ("passwordCommand: pass db", "password: ''", None, PasswordCommand(arguments=("pass", "db")), SslMode.DISABLE),
     ("ssl: true", "sslmode: require", None, None, SslMode.REQUIRE),
+    ("ssl: false", "sslmode: require", None, None, SslMode.REQUIRE),
+    ("ssl: true", "sslmode: no-verify", None, None, SslMode.REQUIRE),
+    ("ssl: {ca: PEM}", "sslmode: verify-ca", None, None, SslMode.VERIFY_CA),
+    ("ssl: {rejectUnauthorized: false}", "ssl: {ca: PEM}", None, None, SslMode.VERIFY_FULL),
     ("sslmode: require", "ssl: true", None, None, SslMode.VERIFY_FULL),
 ])
 def test_the_plugins_own_word_counts(tmp_path: Path, base: str, own: str, password: Secret | None, source: object,
@@ -200,3 +204,19 @@ def test_the_plugins_own_word_counts(tmp_path: Path, base: str, own: str, passwo
     assert target.credential is not None
     assert target.server is not None
     assert (target.credential.password, target.credential.source, target.server.tls.mode) == (password, source, mode)
+
+
+def test_certificates_of_the_base_are_good_for_its_plugins(tmp_path: Path) -> None:
+    text = BASE.replace("password: s3cret", "ssl: {ca: CA, cert: C, key: K, servername: x}").replace(
+        "catalog: {}", "catalog: {connection: {ssl: {cert: D, key: L}}}\n      search: {connection: {sslmode: verify-full}}\n"
+        "      tech: {connection: 'postgres://u@h/d?sslmode=verify-full'}")
+    found = config(tmp_path, text)
+    for plugin, cert in (("catalog", "D"), ("search", "C"), ("tech", "C")):
+        server = found.target(plugin).server
+        assert server is not None
+        assert (server.tls.mode, server.tls.ca, server.tls.cert, server.tls.server_name) == (SslMode.VERIFY_FULL, "CA", cert, "x")
+
+
+def test_settings_in_a_connection_string_inside_the_object(tmp_path: Path) -> None:
+    text = BASE.replace("catalog: {}", "catalog: {connection: {connectionString: 'postgres://u@h/d?statement_timeout=7'}}")
+    assert config(tmp_path, text).target("catalog").startup == {"statement_timeout": "7"}

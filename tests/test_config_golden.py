@@ -20,10 +20,11 @@ from typing import Any
 
 import pytest
 
-from proxy.config.dial import dial
+from proxy.config.dial import dial, target
 from proxy.config.load import _nodes, _without_nulls
 from proxy.config.resolve import resolve
 from proxy.config.resolved import MYSQL, SQLITE, Resolved
+from proxy.config.target import SslMode
 from proxy.errors import ProxyError
 
 CASES = [json.loads(line) for line in (Path(__file__).parent / "golden/resolver_golden.jsonl").read_text().splitlines()]
@@ -55,8 +56,10 @@ def test_as_backstage_resolves(case: dict[str, Any]) -> None:
         return
     assert not refused or refused.startswith(NOT_OURS), refused
     same = {"client": found.client, "databaseName": found.database, "schemaName": found.schema,
-            "pluginDivisionMode": found.division, "skipMigrations": found.skip_migrations}
-    if found.client not in SQLITE:
+            "pluginDivisionMode": found.division, "skipMigrations": found.skip_migrations, "role": found.role}
+    if found.client in SQLITE:
+        same["filename"] = found.filename
+    else:
         same["ensureExists"] = found.ensure_exists
     if found.client not in (*SQLITE, *MYSQL):
         same["ensureSchemaExists"] = found.ensure_schema_exists
@@ -68,6 +71,23 @@ def test_as_backstage_resolves(case: dict[str, Any]) -> None:
         expected = dialled(found, want)
         for name, value in expected.items():
             assert text(getattr(reached, name)) == text(value), name
+    if found.client == "pg" and want.get("dial"):
+        startup = target(found, "osuser").startup
+        for name in ("options", "statement_timeout"):
+            assert text(startup.get(name)) == text(want["dial"].get(name)), name
+        dialled_ssl, ssl = want["dial"]["ssl"], want["connection"].get("ssl", want["dial"]["ssl"])
+        # Ours on top is `sslmode` in an object, and what libpq means by allow and prefer, where it is asked for.  "false" as text is
+        # true there, which nobody means.  Of a base that verifies nothing, knex leaks that into a plugin's own ssl: not we.
+        mode = found.connection.get("sslmode")
+        if dialled_ssl != "false" and not (mode and "ssl" not in found.connection) and not (
+                mode in ("allow", "prefer") and found.connection.get("uselibpqcompat")):
+            assert reached is not None
+            verify = ssl.get("rejectUnauthorized", True) if isinstance(ssl, dict) else ssl != "no-verify"
+            assert reached.server.tls.mode is (SslMode.DISABLE if dialled_ssl in (False, None) else SslMode.VERIFY_FULL if verify
+                                               else SslMode.REQUIRE)
+            parts = dialled_ssl if isinstance(dialled_ssl, dict) else {}
+            assert text(reached.server.tls.server_name) == text(parts.get("servername"))
+            assert text(reached.server.tls.ca) == (text(parts.get("ca")) if verify else "")
 
 
 def dialled(found: Resolved, want: dict[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,7 @@ from proxy.config.connection_string import BadConnectionString, parse
 from proxy.config.database import Reader
 from proxy.config.libpq import parse_hosts
 
-RIVALS = ((("passwordCommand",), ("password", "type")), (("password", "type"), ("passwordCommand",)),
-          (("sslmode",), ("ssl",)), (("ssl",), ("sslmode",)))
+RIVALS = ((("passwordCommand",), ("password", "type")), (("password", "type"), ("passwordCommand",)), (("ssl",), ("sslmode",)))
 
 
 def connection_of(reader: Reader) -> dict[str, Any]:
@@ -63,8 +62,9 @@ def origins_of(reader: Reader) -> dict[str, tuple[str, str, str]]:
 def inherited(base: Reader, own: Reader) -> tuple[dict[str, Any], dict[str, Any], dict[str, tuple[str, str, str]]]:
     """The base's connection without what the plugin's own contradicts, the plugin's, and the origins of both together.
 
-    Backstage merges key by key, which is the whole story for its own keys.  Of ours, two may say one thing in different words,
-    and the plugin's word counts.
+    Backstage merges key by key.  Of ours, two may say one thing in different words, and the plugin's word counts.  `ssl` is merged
+    too, as knex does it in the end: certificates of the base are good for its plugins.  But an unverified base does not
+    make a plugin unverified that has an `ssl` of its own.
     """
     shared, mine = connection_of(base), connection_of(own)
     for keys, losers in RIVALS:
@@ -72,5 +72,14 @@ def inherited(base: Reader, own: Reader) -> tuple[dict[str, Any], dict[str, Any]
             for loser in losers:
                 if loser not in mine:
                     shared.pop(loser, None)
+    theirs, ssl = shared.get("ssl"), mine.get("ssl")
+    if isinstance(theirs, dict) and isinstance(ssl, dict):
+        mine["ssl"] = {key: value for key, value in theirs.items() if key != "rejectUnauthorized"} | ssl
+    if mine.get("sslmode") and "ssl" not in mine and "ssl" in shared:
+        # Its sslmode counts, with the certificates of the base's ssl.
+        if mine["sslmode"] == "no-verify":
+            shared["ssl"] = (theirs if isinstance(theirs, dict) else {}) | {"rejectUnauthorized": False}
+        else:
+            mine["uselibpqcompat"] = "true"
     origins = {key: origin for key, origin in origins_of(base).items() if key.partition(".")[0] not in mine}
     return shared, mine, origins | origins_of(own)

@@ -117,7 +117,7 @@ def _ssl(found: dict[str, Any]) -> None:
         found["ssl"] = {}
     if mode == "disable":
         found["ssl"] = False
-    elif mode == "no-verify":
+    elif mode == "no-verify" and found.get("uselibpqcompat") != "true":
         found["ssl"]["rejectUnauthorized"] = False
     elif found.get("uselibpqcompat") == "true":
         if mode in ("prefer", "require"):

@@ -28,6 +28,7 @@ class Dial:
     database: str
     server: Server
     source: TokenSource | None = None
+    startup: dict[str, str] = field(default_factory=dict)
 
 
 def dial(found: Resolved, environ_user: str, problems: list[str] | None = None) -> Dial:
@@ -57,6 +58,7 @@ def dial(found: Resolved, environ_user: str, problems: list[str] | None = None) 
     user = str(connection.get("user") or ("" if found.client in MYSQL else environ_user))
     password = connection.get("password") if source is None else None
     return Dial(host=where.host, port=where.port, user=user, server=where, source=source,
+                startup={key: str(connection[key]) for key in STARTUP_KEYS if connection.get(key) not in (None, "", False)},
                 password=None if password in (None, "") else str(password), database=str(database or user))
 
 
@@ -88,6 +90,5 @@ def target(found: Resolved, environ_user: str, problems: list[str] | None = None
               "ensure_schema_exists": found.ensure_schema_exists or found.ensure_exists}
     if found.client == EMBEDDED:
         return Target(engine=Engine.EMBEDDED, **shared)
-    startup = {key: str(found.connection[key]) for key in STARTUP_KEYS if found.connection.get(key) not in (None, "", False)}
-    return Target(engine=Engine.POSTGRES, server=where.server, startup=startup, credential=Credential(
+    return Target(engine=Engine.POSTGRES, server=where.server, startup=where.startup, credential=Credential(
         user=where.user, password=Secret(where.password) if where.password else None, source=where.source), **shared)

@@ -55,11 +55,13 @@ def _by_libpq(mode: SslMode, connection: Mapping[str, Any], note: Note) -> Tls:
     system = connection.get("sslrootcert") == "system"
     if system and mode is not SslMode.VERIFY_FULL:
         note(BadKey("sslmode", f'weak sslmode "{mode}" may not be used with sslrootcert=system (use "verify-full")'))
-    if mode is SslMode.VERIFY_CA and not connection.get("sslrootcert"):
+    inner = _Inner(connection.get("ssl"), note)
+    ca = None if system else _file(connection, "sslrootcert", note) or inner.ca
+    if mode is SslMode.VERIFY_CA and not (ca or connection.get("sslrootcert")):
         # With public authorities it would verify nothing: anybody can have a certificate of theirs.
         note(BadKey("sslmode", "verify-ca requires sslrootcert"))
-    return Tls(mode=mode, ca=None if system else _file(connection, "sslrootcert", note), cert=_file(connection, "sslcert", note),
-               key=_secret(_file(connection, "sslkey", note)))
+    return Tls(mode=mode, ca=ca, cert=_file(connection, "sslcert", note) or inner.cert,
+               key=_secret(_file(connection, "sslkey", note) or inner.key), server_name=inner.server_name)
 
 
 def _by_node(ssl: object, connection: Mapping[str, Any], note: Note) -> Tls:
@@ -75,16 +77,25 @@ def _by_node(ssl: object, connection: Mapping[str, Any], note: Note) -> Tls:
     verify = given.get("rejectUnauthorized", True) not in (False, "false")
     if verify and given.get("rejectUnauthorized") not in (None, True, "true", ""):
         note(BadKey("ssl.rejectUnauthorized", f"expected true or false{got(given['rejectUnauthorized'])}"))
-    name = given.get("servername")
-    if name is not None and not isinstance(name, str):
-        note(BadKey("ssl.servername", f"expected text{got(name)}"))
-        name = None
-    ca, cert, key = (_pem(inner, f"ssl.{part}", note) for part in ("ca", "cert", "key"))
+    parts = _Inner(ssl, note)
     return Tls(mode=SslMode.VERIFY_FULL if verify else SslMode.REQUIRE,
-               ca=(ca or _file(connection, "sslrootcert", note)) if verify else None,
-               cert=cert or _file(connection, "sslcert", note), key=_secret(key or _file(connection, "sslkey", note)), server_name=name,
+               ca=(parts.ca or _file(connection, "sslrootcert", note)) if verify else None,
+               cert=parts.cert or _file(connection, "sslcert", note), key=_secret(parts.key or _file(connection, "sslkey", note)),
+               server_name=parts.server_name,
                minimum=choice(inner, "ssl.minVersion", VERSIONS, "", note) or None,
                maximum=choice(inner, "ssl.maxVersion", VERSIONS, "", note) or None)
+
+
+class _Inner:
+    """The certificates and the name of an `ssl` object."""
+
+    def __init__(self, ssl: object, note: Note) -> None:
+        given = {f"ssl.{key}": value for key, value in ssl.items()} if isinstance(ssl, dict) else {}
+        self.ca, self.cert, self.key = (_pem(given, f"ssl.{part}", note) for part in ("ca", "cert", "key"))
+        self.server_name = given.get("ssl.servername")
+        if self.server_name is not None and not isinstance(self.server_name, str):
+            note(BadKey("ssl.servername", f"expected text{got(self.server_name)}"))
+            self.server_name = None
 
 
 def _pem(given: Mapping[str, Any], key: str, note: Note) -> str | None:
