@@ -16,7 +16,7 @@ from proxy.config.load import default_files, load
 from proxy.config.mistakes import worded
 from proxy.config.passed_over import passed_over
 from proxy.config.resolve import resolve
-from proxy.config.resolved import EMBEDDED, Resolved
+from proxy.config.resolved import EMBEDDED, MYSQL, Resolved
 from proxy.config.routing import Routing
 from proxy.config.settings import Settings
 from proxy.config.target import Credential, Engine, Secret, Server, Target
@@ -106,16 +106,24 @@ def read(paths: Sequence[str | Path] | None = None, *, environ: Mapping[str, str
     odd = list(passed_over(root))
     problems += [one.text for one in odd if one.unsafe]
     warnings = [one.text for one in odd if not one.unsafe]
+    unserved, served = [], False
     for plugin in ("base", *configuration.listed):
         found: list[str] = []
         try:
-            make_target(resolve(root, plugin, found), configuration.user, found)
+            resolved = resolve(root, plugin, found)
+            target = make_target(resolved, configuration.user, found)
+            served = served or target.engine.speaks_postgres
+            if not target.engine.speaks_postgres and (plugin == "base" or resolved.client_overridden):
+                unserved.append(_unserved(root, plugin, resolved.client))
         except ProxyError as fault:
             found.append(str(fault))
         # Behind a connection string that says nothing, everything would be missing.
         unread = not whole or any("connection: the connection string" in problem for problem in found)
         problems += [problem for problem in dict.fromkeys(found)
                      if problem not in problems and not (unread and "is missing" in problem)]
+    if unserved and not served and not problems:
+        problems += unserved                  # there is nobody whom we could serve
+    warnings += unserved
     warnings += [f"switchboard.plugin.{name}: no such plugin under backend.database.plugin" for name in settings.plugin
                  if name not in configuration.listed and settings.plugins == "listed"]
     if not settings.users and settings.auth.query.connection is None:
@@ -128,6 +136,17 @@ def read(paths: Sequence[str | Path] | None = None, *, environ: Mapping[str, str
     if problems:
         raise ConfigProblems(problems)
     return replace(configuration, warnings=tuple(warnings))
+
+
+def _unserved(root: Node, plugin: str, client: str) -> str:
+    """What is told of a database that we know of and do not serve."""
+    keys = () if plugin == "base" else ("plugin", *plugin.split("."))
+    own = root.get(*keys, "client")
+    node, path = (own, ".".join(("backend.database", *keys))) if own is not None else (root.get("client"), "backend.database")
+    what = "MySQL" if client in MYSQL else "a SQLite file"
+    remedy = "" if client in MYSQL else ", or connection: ':memory:' for a database that is empty at each start"
+    return (f"{node.place if node is not None else ''}: {path}.client: {what} is not served yet: clients that ask for it are refused "
+            f"(0A000); use client: pg{remedy}")
 
 
 def _os_user(environ: Mapping[str, str]) -> str:

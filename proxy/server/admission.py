@@ -263,7 +263,8 @@ def destination(worker: Worker, client: Client, hello: Startup) -> Target | None
                         detail=f'User "{hello.user}" may not use plugin {target.plugin}.',
                         hint=f"Add the plugin to switchboard.users.{hello.user}.plugins.")
     if not target.engine.speaks_postgres:
-        raise NotSupported(f"plugin {target.plugin} lives in {target.engine}, which is not served over this protocol")
+        raise NotSupported(f"plugin {target.plugin} lives in {target.engine}, which is not served yet",
+                           hint=f"Set client: pg for plugin {target.plugin} in backend.database.")
     if not worker.heads.enter(client.counted, "plugin", target.plugin, worker.settings.max_clients_per_plugin):
         raise TooManyConnections(f'too many connections for database "{hello.database}"', limit="plugin",
                                  hint="Raise switchboard.max_clients_per_plugin.")
