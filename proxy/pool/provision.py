@@ -20,14 +20,16 @@ from psycopg import sql
 
 from proxy.config.settings import Settings
 from proxy.config.target import Credential, Engine, Target
-from proxy.errors import NotSupported, ProxyError, UnknownDatabase, UpstreamFault, UpstreamRefused
+from proxy.errors import NotSupported, ProxyError, UpstreamFault, UpstreamRefused
 from proxy.net.tasks import keep
 from proxy.pool.administer import administer
+from proxy.pool.remedies import fault_of, membership, quoted, with_remedy
 from proxy.pool.tally import Histogram
 from proxy.tokens.mint import Mint
 
 log = logging.getLogger(__name__)
 EXISTS = {"42P04", "23505", "42P06"}
+TURNED_AWAY = {"28P01", "28000", "42501", "3D000"}       # no such login, no right, no maintenance database
 TRIES = 5
 Place = tuple[str, str, str | None]
 
@@ -66,10 +68,14 @@ class Provision:
         try:
             async with asyncio.timeout(self.settings.provisioning.timeout or None):
                 made = False
-                if target.ensure_exists and not await self.exists(target):
-                    made = await self._create_database(target)
-                if target.schema and target.ensure_schema_exists:
-                    made |= await self._create_schema(target)
+                try:
+                    if target.ensure_exists and not await self.exists(target):
+                        made = await self._create_database(target)
+                    if target.schema and target.ensure_schema_exists:
+                        made |= await self._create_schema(target)
+                except ProxyError as fault:
+                    if fault.sqlstate not in TURNED_AWAY or not await self._seen_by_itself(target):
+                        raise
             outcome = "created" if made else "existed"
             self._known.add(_place(target))
             if made:
@@ -84,6 +90,18 @@ class Provision:
         finally:
             self.outcomes[target.plugin, outcome] += 1
             self.time.observe(asyncio.get_running_loop().time() - began)
+
+    async def _seen_by_itself(self, target: Target) -> bool:
+        """Where the provisioning credential is turned away, the plugin's own may still find all that it needs: who may not create
+        databases makes sure that they are there, says Backstage's guide."""
+        if target.server is None or target.credential is None:
+            return False
+        try:
+            async with await administer(target.server, target.credential, target.database, self.settings.upstream,
+                                        self.mint) as connection:
+                return target.schema is None or not target.ensure_schema_exists or await _schema_exists(connection, target)
+        except (psycopg.Error, ProxyError):
+            return False
 
     async def exists(self, target: Target) -> bool:
         """Is the target's database there?  True answers come from the server that the target names."""
@@ -155,7 +173,7 @@ class Provision:
                 if fault.sqlstate in EXISTS:
                     return False
                 if fault.sqlstate != "55006" or attempt == TRIES - 1:
-                    raise _with_remedy(fault, who, owner, target) from None
+                    raise with_remedy(fault, who, owner, target) from None
                 await asyncio.sleep(0.1 * (attempt + 1))
         return False
 
@@ -177,8 +195,8 @@ class Provision:
             if fault.sqlstate in EXISTS:
                 return False
             if fault.sqlstate == "42501":
-                remedy = _membership(fault, who, owner) or (
-                    f"GRANT CREATE ON DATABASE {_quoted(target.database)} TO {_quoted(who.user)};")
+                remedy = membership(fault, who, owner) or (
+                    f"GRANT CREATE ON DATABASE {quoted(target.database)} TO {quoted(who.user)};")
                 fault.fields["H"] = f"As an administrator: {remedy}"
             raise
 
@@ -191,7 +209,7 @@ class Provision:
             async with await administer(target.server, who, name, self.settings.upstream, self.mint) as connection:
                 yield connection
         except psycopg.Error as error:
-            raise _fault(error, target, who) from None
+            raise fault_of(error, target, who) from None
 
 
 async def _schema_exists(connection: psycopg.AsyncConnection[Any], target: Target) -> bool:
@@ -213,43 +231,3 @@ def _owner(target: Target, who: Credential) -> str | None:
     """Whose the new thing is: the plugin's role or user, when that is not the one who creates."""
     owner = target.role or (target.credential.user if target.credential is not None else None)
     return owner if owner != who.user else None
-
-
-def _fault(error: psycopg.Error, target: Target, who: Credential) -> ProxyError:
-    """The server's own words; a connection that failed has only text."""
-    found = error.diag
-    if found.sqlstate and found.message_primary:
-        return UpstreamRefused({"S": "ERROR", "C": found.sqlstate, "M": found.message_primary,
-                                "D": found.message_detail or "", "H": found.message_hint or ""})
-    # libpq's advice stands on lines of its own, behind a tab.
-    text = [line for line in str(error).strip().splitlines() if not line.startswith("\t")]
-    message = text[-1] if text else "unknown error"
-    if "FATAL:" in message:
-        message = message.split("FATAL:", 1)[1].strip()
-    message = message.removeprefix("connection failed: ")
-    fault = UpstreamFault(message, detail=f'While provisioning database "{target.database}" as user "{who.user}".')
-    if "authentication failed" in message:
-        fault.sqlstate = "28P01"
-    elif "does not exist" in message and "database" in message:
-        fault = UpstreamFault(message, hint="See switchboard.provisioning.maintenance_database.")
-        fault.sqlstate = UnknownDatabase.sqlstate
-    return fault
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _membership(fault: UpstreamRefused, who: Credential, owner: str | None) -> str | None:
-    """The right that is missing is to make things for another role."""
-    asked = "must be able to SET ROLE" in fault.message or "must be member of role" in fault.message
-    return f"GRANT {_quoted(owner)} TO {_quoted(who.user)};" if owner is not None and asked else None
-
-
-def _with_remedy(fault: UpstreamRefused, who: Credential, owner: str | None, target: Target) -> UpstreamRefused:
-    if fault.sqlstate == "42501":
-        remedy = _membership(fault, who, owner) or f"ALTER ROLE {_quoted(who.user)} CREATEDB;"
-        fault.fields["D"] = f'Database "{target.database}" is missing and user "{who.user}" may not create it.'
-        fault.fields["H"] = (f"As an administrator: {remedy} Or create the database yourself, or set "
-                             "switchboard.provisioning.credentials.")
-    return fault
