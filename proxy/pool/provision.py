@@ -19,10 +19,11 @@ import psycopg
 from psycopg import sql
 
 from proxy.config.settings import Settings
-from proxy.config.target import Credential, Engine, Target
+from proxy.config.target import Credential, Engine, Server, Target
 from proxy.errors import NotSupported, ProxyError, UpstreamFault, UpstreamRefused
 from proxy.net.tasks import keep
 from proxy.pool.administer import administer
+from proxy.pool.reach import Reach, goodbye
 from proxy.pool.remedies import fault_of, membership, quoted, with_remedy
 from proxy.pool.tally import Histogram
 from proxy.tokens.mint import Mint
@@ -206,10 +207,27 @@ class Provision:
         who = _provisioner(target)
         name = database or self.settings.provisioning.maintenance_database
         try:
-            async with await administer(target.server, who, name, self.settings.upstream, self.mint) as connection:
+            connecting = await administer(target.server, who, name, self.settings.upstream, self.mint)
+        except psycopg.Error as error:
+            raise await self._refusal(fault_of(error, target, who), target.server, who, name) from None
+        try:
+            async with connecting as connection:
                 yield connection
         except psycopg.Error as error:
             raise fault_of(error, target, who) from None
+
+    async def _refusal(self, fault: ProxyError, server: Server, who: Credential, database: str) -> ProxyError:
+        """libpq tells no SQLSTATE of a connection that failed, and the server's text may be in any language: whether it is away or
+        will not have us, our own login asks."""
+        try:
+            reached = await Reach(self.mint).connect(server, who, {"database": database}, self.settings.upstream)
+        except ProxyError as own:
+            own.detail = own.detail or fault.detail
+            if isinstance(own, UpstreamRefused):
+                own.fields["D"] = own.detail or ""
+            return own
+        goodbye(reached.sock)
+        return fault
 
 
 async def _schema_exists(connection: psycopg.AsyncConnection[Any], target: Target) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 
 from proxy.config.target import Credential, Target
-from proxy.errors import ProxyError, UnknownDatabase, UpstreamFault, UpstreamRefused
+from proxy.errors import ProxyError, UpstreamFault, UpstreamRefused
 
 
 def fault_of(error: psycopg.Error, target: Target, who: Credential) -> ProxyError:
@@ -19,20 +19,8 @@ def fault_of(error: psycopg.Error, target: Target, who: Credential) -> ProxyErro
     message = text[-1] if text else "unknown error"
     if "FATAL:" in message:
         message = message.split("FATAL:", 1)[1].strip()
-    message = message.removeprefix("connection failed: ")
-    fault = UpstreamFault(message, detail=f'While provisioning database "{target.database}" as user "{who.user}".')
-    if "authentication failed" in message:
-        fault.sqlstate = "28P01"
-    elif "no password supplied" in message:
-        fault.sqlstate, fault.hint = "28P01", f'Set a password for user "{who.user}", or switchboard.provisioning.credentials.'
-    elif "permission denied for database" in message:
-        fault.sqlstate = "42501"
-    elif "pg_hba.conf" in message or ("role" in message and ("does not exist" in message or "not permitted to log in" in message)):
-        fault.sqlstate = "28000"
-    elif "does not exist" in message and "database" in message:
-        fault = UpstreamFault(message, hint="See switchboard.provisioning.maintenance_database.")
-        fault.sqlstate = UnknownDatabase.sqlstate
-    return fault
+    return UpstreamFault(message.removeprefix("connection failed: "),
+                         detail=f'While provisioning database "{target.database}" as user "{who.user}".')
 
 
 def quoted(name: str) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from proxy.auth import password as passwords
 from proxy.auth.scram_client import PLAIN, PLUS, ScramClient, keys
 from proxy.config.target import ChannelBinding, Credential, Proof, Secret, SslMode, Tls
-from proxy.errors import OperatorFault, UpstreamFault, UpstreamRefused
+from proxy.errors import NoCredential, OperatorFault, UpstreamFault, UpstreamRefused
 from proxy.session.effects import Ask, Dialogue, Send, Work
 from proxy.wire import messages, startup
 
@@ -163,7 +163,7 @@ class _Exam:
             raise OperatorFault("channel binding required but not supported by server's authentication request")
         word = self.who.password
         if not word:
-            raise OperatorFault("the server asks for a password, and the configuration has none for this plugin",
+            raise NoCredential("the server asks for a password, and the configuration has none for this plugin",
                                 hint="Set connection.password or connection.passwordCommand, or add a line to the file "
                                      "that PGPASSFILE names.")
         if "\0" in word.reveal():
