@@ -213,6 +213,77 @@ def test_a_reload_moves_transaction_clients_to_the_new_pool(base: dict[str, Any]
         client.close()
 
 
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_a_plugin_that_is_gone_after_a_reload(base: dict[str, Any], postgres: Postgres, tmp_path: Path, mode: str) -> None:
+    """Who is in stays in, as with PostgreSQL and a changed pg_hba.conf; nobody else gets there."""
+    listed = {**base, "plugin": {"catalog": {}, "leaving": {}}}
+    with daemon(tmp_path, listed, plugins="listed", pool={"mode": mode, "size": 2}) as running:
+        kept, resting = running.connect("leaving"), running.connect("leaving")
+        assert kept.execute("select 1").fetchone() == resting.execute("select 1").fetchone() == (1,)
+        kept.execute("begin")
+        running.write({**base, "plugin": {"catalog": {}}})
+        running.signal(signal.SIGHUP)
+        running.logged("msg=reloaded")
+        with pytest.raises(psycopg.OperationalError, match='database "leaving" does not exist'):
+            running.connect("leaving")
+        for client in (kept, resting):
+            assert client.execute("select current_database()").fetchone() == ("backstage_plugin_leaving",)
+            client.execute("rollback")
+            assert client.execute("select 1").fetchone() == (1,)
+            client.close()
+        ours = "select pid from pg_stat_activity where datname = 'backstage_plugin_leaving'"
+        until(lambda: not postgres.sql(ours), "the last connection to end")
+        pid(running)
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_size_is_the_limit_however_many_wait(base: dict[str, Any], postgres: Postgres, tmp_path: Path, mode: str) -> None:
+    """What a reserve pool is for elsewhere: none is needed where whoever waits gets the next one that comes back."""
+    with daemon(tmp_path, base, pool={"mode": mode, "size": 2}) as running, ThreadPoolExecutor(10) as threads:
+        holders = [running.connect("limited", autocommit=False) for _ in range(2)]
+        for holder in holders:
+            holder.execute("select 1")
+        waiting = [threads.submit(pid, running, "limited") for _ in range(10)]
+        until(lambda: running.metric("switchboard_clients_waiting", plugin="limited") == 10, "ten who wait")
+        ours = "select pid from pg_stat_activity where datname = 'backstage_plugin_limited'"
+        before = {row[0] for row in postgres.sql(ours)}
+        assert len(before) == 2
+        holders.pop().close()
+        assert {future.result(60) for future in waiting} < before
+        holders.pop().close()
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_a_full_pool_makes_room_for_other_startup_parameters(
+        base: dict[str, Any], postgres: Postgres, tmp_path: Path, mode: str) -> None:
+    """The connection that was idle for longest goes, and only when there is no place: `min_size` sends nobody away."""
+    with daemon(tmp_path, base, pool={"mode": mode, "size": 3, "min_size": 3}) as running:
+        def use(memory: int) -> int:
+            with running.connect("crowded", options=f"-c work_mem={memory}MB") as connection:
+                assert connection.execute("show work_mem").fetchone() == (f"{memory}MB",)
+                row = connection.execute(PID).fetchone()
+                assert row is not None
+                return int(row[0])
+
+        def there() -> set[int]:
+            return {row[0] for row in postgres.sql("select pid from pg_stat_activity where datname = 'backstage_plugin_crowded'")}
+
+        def rests() -> bool:
+            return running.metric("switchboard_upstreams", plugin="crowded", state="idle") == len(there())
+
+        first = use(5)
+        until(lambda: len(there()) == 3 and rests(), "three connections, two of them warmed")
+        warmed = there() - {first}
+        second, third = use(6), use(7)
+        until(lambda: len(there()) == 3 and rests(), "no more than three")
+        gone = (warmed | {first}) - there()
+        assert len(gone) == 2, (first, second, third, warmed, there())
+        assert {second, third} <= there()
+        last = use(8)
+        until(lambda: len(there()) == 3 and rests(), "no more than three")
+        assert there() == {second, third, last}          # the third of the oldest; later ones stay
+
+
 def test_two_daemons_create_one_database(base: dict[str, Any], postgres: Postgres, tmp_path: Path) -> None:
     folders = [tmp_path / "one", tmp_path / "two"]
     for folder in folders:

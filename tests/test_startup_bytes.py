@@ -86,6 +86,16 @@ def test_options_in_every_spelling(trusting: Daemon, options: str) -> None:
             assert raw.shown("show application_name") == r"a b\c"
 
 
+def test_options_that_no_extension_here_knows_keep_none_of_the_others_from_working(trusting: Daemon) -> None:
+    """What PgBouncer's clients need ignore_startup_parameters for: nothing is ignored, and nothing refused that a server takes."""
+    with Raw(trusting.port) as raw:
+        raw.enter(options="-c some.extension=yes -c TimeZone=Europe/Paris -c search_path=elsewhere -c work_mem=5MB",
+                  DateStyle="SQL, DMY")
+        for name, value in {"some.extension": "yes", "TimeZone": "Europe/Paris", "search_path": "elsewhere", "work_mem": "5MB",
+                            "DateStyle": "SQL, DMY"}.items():
+            assert raw.shown(f"select current_setting('{name}')") == value
+
+
 def test_an_empty_application_name_stays_empty(trusting: Daemon) -> None:
     with Raw(trusting.port) as raw:
         told = [body for tag, body in raw.enter(application_name="") if tag == b"S"]

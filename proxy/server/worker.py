@@ -26,7 +26,7 @@ from proxy.config.clients import User
 from proxy.config.generate import changes_needing_restart
 from proxy.config.routing import APPLICATION_PREFIX
 from proxy.config.target import Target
-from proxy.errors import ConfigProblems, OperatorFault, ProxyError, Shutdown, TooManyConnections
+from proxy.errors import ConfigProblems, OperatorFault, ProxyError, Shutdown, TooManyConnections, UnknownDatabase
 from proxy.net.deadline import Deadline
 from proxy.net.dial import tune
 from proxy.net.ends import LAST_WORDS, ended
@@ -368,8 +368,10 @@ class Worker(Pools):
         logging.getLogger().setLevel(configuration.settings.log.level.upper())
         for plugin, pool in list(self.pools.items()):
             try:
+                if self.settings.plugins == "listed" and plugin not in configuration.listed:
+                    raise UnknownDatabase(plugin)
                 target = configuration.target(plugin)
-            except ProxyError:
+            except ProxyError:                # who is in stays in; nothing is kept warm for nobody
                 pool.retire()
                 self.old_pools.append(self.pools.pop(plugin))
                 continue
