@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import getpass
+import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,58 @@ def test_the_first_match_decides(user: str, plugin: str | None, address: str | N
         assert RULES.decide(caller).method == method
 
 
+NAMED = Rules([Rule.model_validate(line) for line in (
+    {"address": "10.0.0.0/8", "users": "early", "method": "trust"},
+    {"address": ["bad.example.org", "samenet"], "users": "/^n", "method": "reject"},
+    {"address": ["App.Example.org", ".plugins.example.org"], "plugins": "catalog", "method": "md5"},
+    {"type": "hostssl", "address": "samehost", "method": "password"},
+    {"address": ["10.2.0.0/16", "late.example.org"], "method": "scram-sha-256"})])
+
+
+@pytest.mark.parametrize(("user", "host", "method"), [
+    ("x", "app.example.org", "md5"), ("x", "sub.app.example.org", "scram-sha-256"), ("x", "a.plugins.example.org", "md5"),
+    ("x", "a.b.plugins.example.org", "md5"), ("x", "plugins.example.org", "scram-sha-256"),
+    ("x", "aplugins.example.org", "scram-sha-256"), ("n", "bad.example.org", "reject"), ("x", "bad.example.org", "scram-sha-256"),
+    ("x", "", "scram-sha-256"), ("early", None, "trust")])
+def test_host_names(user: str, host: str | None, method: str) -> None:
+    """As hostname_match of PostgreSQL's hba.c."""
+    caller = Caller(user=user, database="d", plugin="catalog", address=ip_address("10.2.3.4"))
+    assert NAMED.hinges_on_a_name(caller) is (host is not None)
+    caller = replace(caller, host=host)
+    assert not NAMED.hinges_on_a_name(caller)
+    if method == "reject":
+        with pytest.raises(AuthorizationFailed, match="rejects connection"):
+            NAMED.decide(caller)
+    else:
+        assert NAMED.decide(caller).method == method
+
+
+def test_nobody_asks_for_a_name_that_changes_nothing() -> None:
+    away = Caller(user="x", database="d", plugin="search", address=ip_address("11.2.3.4"))
+    assert NAMED.hinges_on_a_name(away)                                                        # late.example.org may fit
+    assert not NAMED.hinges_on_a_name(replace(away, address=ip_address("10.2.3.4")))
+    assert not NAMED.hinges_on_a_name(replace(away, address=None))
+    assert NAMED.speak_of("late.example.org")
+    assert not NAMED.speak_of("example.org")
+
+
+def test_near_and_beside() -> None:
+    caller = Caller(user="nobody", database="d", plugin="search", address=ip_address("192.0.2.9"), host="", tls=True)
+    for where, method in ({"neighbour": True}, "reject"), ({"near": True, "neighbour": True}, "reject"), ({}, None):
+        with pytest.raises(AuthorizationFailed, match="rejects" if method else "no pg_hba.conf entry"):
+            NAMED.decide(replace(caller, **where))  # type: ignore[arg-type]
+    assert NAMED.decide(replace(caller, user="x", near=True)).method == "password"
+    assert NAMED.neighbourly
+    assert not Rules([Rule(address=["localhost"], method="trust")]).neighbourly
+
+
+@pytest.mark.parametrize("text", ["10.0.0.256", "10.0.0.0/33", "localhost/8", "10.0.0", ".", "a..b", "-a.org", "a b", "fe80::1::",
+                                  "ho$t", "example.org.", "10.0.0.1/8"])
+def test_addresses_that_are_none(text: str) -> None:
+    with pytest.raises(ValidationError, match="a host name, samehost, samenet or all"):
+        Rule(address=[text], method="trust")
+
+
 @pytest.mark.parametrize(("system", "user", "fits"), [
     ("root", "admin", True), ("root", "root", False), ("bryan@example.com", "bryan", True), ("bryan@example.com", "ann", False),
     ("bryan@example.org", "bryan", False), ("all@example.com", "bryan", False), ("/x@example.com", "x", False),
@@ -81,7 +135,7 @@ def test_maps(system: str, user: str, fits: bool) -> None:
     ({"auth": {"rules": [{"method": "cert"}]}}, "cert needs type: hostssl"),
     ({"auth": {"rules": [{"type": "hostnossl", "method": "password"}]}}, "would show passwords"),
     ({"auth": {"rules": [{"address": "10.0.0.1/8", "method": "md5"}]}}, "has host bits set"),
-    ({"auth": {"rules": [{"address": "db.internal", "method": "md5"}]}}, "expected a network"),
+    ({"auth": {"rules": [{"address": "10.0.0.300", "method": "md5"}]}}, "expected a network"),
     ({"auth": {"rules": [{"users": "/(", "method": "md5"}]}}, "not a regular expression"),
     ({"auth": {"rules": [{"type": "hostssl", "method": "md5"}]}}, "never matches without tls.certificate"),
     ({"auth": {"rules": [{"type": "local", "method": "peer", "map": "x"}]}}, "no map 'x'"),
@@ -205,3 +259,30 @@ def test_everybody_else(base: dict[str, Any], tmp_path: Path) -> None:
         fails(running, "*", "password authentication failed")
 
 
+def test_the_names_of_real_addresses(base: dict[str, Any], tmp_path: Path) -> None:
+    """127.0.0.1 is localhost by this machine's own files, and localhost is 127.0.0.1."""
+    rules = [{"address": "localhost.example.org", "users": "named", "method": "reject"},
+             {"address": "LOCALHOST", "users": "named", "method": "trust"},
+             {"address": ".example.org", "users": "other", "method": "trust"},
+             {"address": "samenet", "users": "net", "method": "trust"}, {"address": "samehost", "users": "host", "method": "trust"}]
+    with daemon(tmp_path, base, users={name: {} for name in ("named", "other", "net", "host")}, auth={"rules": rules}) as running:
+        for user in ("named", "net", "host"):
+            dial(running, user)
+        fails(running, "other", "no pg_hba.conf entry")
+        del running.settings["auth"]["rules"][1]
+        running.write(base)
+        running.signal(signal.SIGHUP)
+        running.logged("msg=reloaded")
+        fails(running, "named", "no pg_hba.conf entry")
+
+
+def test_a_balancer_near_its_client_is_not_near_us(base: dict[str, Any], tmp_path: Path) -> None:
+    rules = [{"address": ["samehost", "samenet"], "users": "near", "method": "trust"},
+             {"address": "localhost", "users": "named", "method": "trust"}]
+    with daemon(tmp_path, base, users={"near": {}, "named": {}}, auth={"rules": rules},
+                proxy_protocol={"from": "127.0.0.0/8"}) as running:
+        for source, user in (("127.0.0.1", "near"), ("169.254.0.1", "near"), ("192.0.2.200", "named")):
+            with Raw(running.port) as raw:
+                raw.send(f"PROXY TCP4 {source} 192.0.2.1 5000 5432\r\n".encode())
+                raw.hello(user=user, database="catalog")
+                assert raw.refusal()["M"].startswith(f'no pg_hba.conf entry for host "{source}"')

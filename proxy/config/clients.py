@@ -34,13 +34,24 @@ class User(Section):
     replication: bool = setting(False, "May start replication connections, physical ones included: those read whole servers.")
 
 
+HOSTS = frozenset({"samehost", "samenet"})
+_HOST_NAME = re.compile(r"\.?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*", re.IGNORECASE | re.ASCII)
+
+
+def is_host_name(text: str) -> bool:
+    """And not an address, a network or a word with a meaning.  A last part of digits makes it a mistyped address."""
+    return (_HOST_NAME.fullmatch(text) is not None and not text.rpartition(".")[2].isdigit()
+            and text != "all" and text not in HOSTS)
+
+
 class Rule(Section):
     """One line in the manner of pg_hba.conf.  The first that matches decides how a client proves itself."""
 
     type: Literal["all", "local", "host", "hostssl", "hostnossl"] = setting(
         "all", "`local` is unix sockets, `host` TCP, `hostssl` TCP with TLS and `hostnossl` TCP without.")
     address: Texts = setting(
-        ["all"], "CIDR networks or addresses of the client; `samehost` is this machine.")
+        ["all"], "CIDR networks or addresses of the client; `samehost` is this machine, `samenet` the networks that it is in; a host "
+                 "name is that of an address whose reverse record leads back to it, `.example.org` any name that ends so.")
     users: Texts = setting(["all"], "Names; `/regex`; `all`.")
     plugins: Texts = setting(["all"], "Plugin ids; `postgres` is the maintenance database; `all`.")
     method: Literal["trust", "reject", "password", "md5", "scram-sha-256", "scram-sha-256-plus", "cert", "peer"] = setting(
@@ -54,11 +65,12 @@ class Rule(Section):
     @classmethod
     def _addresses(cls, value: list[str]) -> list[str]:
         for text in value:
-            if text not in ("all", "samehost"):
+            if text != "all" and text not in HOSTS and not is_host_name(text):
                 try:
                     ipaddress.ip_network(text)
                 except ValueError as fault:
-                    raise ValueError(f"expected a network such as 10.0.0.0/8, an address, samehost or all: {fault}") from None
+                    raise ValueError("expected a network such as 10.0.0.0/8, an address, a host name, samehost, samenet or all: "
+                                     f"{fault}") from None
         return value
 
     @field_validator("users")
@@ -144,6 +156,8 @@ class Auth(Section):
     scram_iterations: int = setting(
         4096, "PBKDF2 rounds of verifiers made from plain passwords (RFC 7677 section 4).", ge=4096, le=10_000_000)
     login_timeout: Seconds = setting(60.0, "Time for the whole login of a client.", unit="s")
+    name_timeout: Seconds = setting(
+        5.0, "Time for the resolver to name a client's address, where rules speak of host names; then it has no name.", unit="s")
     throttle_failures: int = setting(
         10, "Failed logins of one address in `throttle_window` that are answered at once; more are answered late. 0: any number.",
         ge=0)

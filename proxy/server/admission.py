@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
 from proxy.auth.password import is_md5
-from proxy.auth.rules import Caller, among, may_be
+from proxy.auth.rules import Caller, Rules, among, may_be
 from proxy.config.clients import MapLine, Method, Rule, User
 from proxy.config.target import Target
 from proxy.errors import (
@@ -30,7 +31,7 @@ from proxy.errors import (
 )
 from proxy.net.drive import drive
 from proxy.net.introduce import introduce
-from proxy.net.peer import address_of, system_user
+from proxy.net.peer import system_user
 from proxy.net.stream import Stream
 from proxy.net.tls import ServerContext, common_name
 from proxy.session.handshake import Login, greet, prove
@@ -130,9 +131,9 @@ async def _authenticate(worker: Worker, stream: Stream, client: Client, hello: S
     if user is None and worker.lookup is not None and hello.user != "*":
         user = await _looked_up(worker, worker.lookup, hello.user)
     client.known = user is not None
-    rule = worker.rules.decide(_caller(worker, stream, client, hello)) if worker.rules is not None else None
-    if rule is None:
+    if worker.rules is None:
         return await _by_settings(worker, stream, hello, user)
+    rule = await _rule(worker, worker.rules, stream, _caller(worker, stream, client, hello))
     if rule.clientcert is not None:
         _certificate(worker, stream, rule, hello.user)
     match rule.method:
@@ -147,6 +148,12 @@ async def _authenticate(worker: Worker, stream: Stream, client: Client, hello: S
             return await _by_password(worker, stream, hello, user, Method(rule.method))
         case _:
             return await _by_password(worker, stream, hello, user, Method.SCRAM, only_bound=True)
+
+
+async def _rule(worker: Worker, rules: Rules, stream: Stream, caller: Caller) -> Rule:
+    if caller.address is not None and rules.hinges_on_a_name(caller):
+        caller = replace(caller, host=await stream.while_connected(worker.names.of(caller.address)))
+    return rules.decide(caller)
 
 
 async def _by_settings(worker: Worker, stream: Stream, hello: Startup, user: User | None) -> User:
@@ -195,9 +202,13 @@ def _caller(worker: Worker, stream: Stream, client: Client, hello: Startup) -> C
             plugin = "postgres"
         except ProxyError:
             plugin = None                     # told after the login only
-    address = client.peer
-    near = address is not None and client.source is None and (address.is_loopback or address == address_of(stream.sock.getsockname()))
-    return Caller(user=hello.user, database=hello.database, plugin=plugin, address=address, near=near, tls=stream.encrypted)
+    address, near, neighbour = client.peer, False, False
+    if address is not None and worker.rules is not None and worker.rules.neighbourly:
+        # What a load balancer says may be near to it: only addresses that mean the same everywhere say something here.
+        near = client.source is None and (address.is_loopback or worker.interfaces.ours(address))
+        neighbour = worker.interfaces.beside(address) and (client.source is None or not (address.is_loopback or address.is_link_local))
+    return Caller(user=hello.user, database=hello.database, plugin=plugin, address=address, near=near, neighbour=neighbour,
+                  tls=stream.encrypted)
 
 
 def _certificate(worker: Worker, stream: Stream, rule: Rule, name: str) -> None:

@@ -30,6 +30,8 @@ from proxy.errors import ConfigProblems, OperatorFault, ProxyError, Shutdown, To
 from proxy.net.deadline import Deadline
 from proxy.net.dial import tune
 from proxy.net.ends import LAST_WORDS, ended
+from proxy.net.interfaces import Interfaces
+from proxy.net.names import HostNames
 from proxy.net.tasks import keep
 from proxy.net.tls import not_after, not_after_text, server_context
 from proxy.pool.budget import Budget
@@ -82,6 +84,8 @@ class Worker(Pools):
         self.heads = Heads()
         self.throttle = Throttle(self.settings.auth.throttle_failures, self.settings.auth.throttle_window)
         self.rules = self._rules()
+        self.names = self._names()
+        self.interfaces = Interfaces()
         self.lookup = self._lookup()
         self.balancers = networks(self.settings.proxy_protocol.trusted)
         self.routes: dict[tuple[str, str], Target] = {}       # of this configuration, by database and application_name
@@ -117,6 +121,9 @@ class Worker(Pools):
     def _rules(self) -> Rules | None:
         rules = self.settings.auth.rules
         return Rules(rules) if rules else None
+
+    def _names(self) -> HostNames:
+        return HostNames(lambda name: self.rules is not None and self.rules.speak_of(name), self.settings.auth.name_timeout)
 
     def _lookup(self) -> Lookup | None:
         query = self.settings.auth.query
@@ -352,7 +359,7 @@ class Worker(Pools):
 
     def apply(self, configuration: Configuration) -> None:
         self.configuration, self.settings = configuration, configuration.settings
-        self.rules = self._rules()
+        self.rules, self.names = self._rules(), self._names()
         self.balancers = networks(configuration.settings.proxy_protocol.trusted)
         if self.lookup is not None and self.lookup.settings != self.settings.auth.query:
             keep(self.lookup.close(), name="old auth.query")
