@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from proxy.auth.password import md5_hash
 from proxy.auth.rules import Caller, Rules, may_be
 from proxy.auth.scram import make_verifier
-from proxy.config.clients import MapLine, Rule
+from proxy.config.rule import MapLine, Rule
 from proxy.config.settings import Settings
 from proxy.errors import AuthorizationFailed
 from tests import certificates

@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
-from proxy.config.clients import HOSTS, MapLine, Rule, is_host_name
+from proxy.config.rule import HOSTS, MapLine, Rule, is_host_name
 from proxy.errors import AuthorizationFailed
 
 ALL = frozenset({"all", "*"})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import ipaddress
-import re
 from typing import Literal
 
 from psycopg import ProgrammingError
@@ -12,6 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr, field_validator, model_validator
 
 from proxy.config.declare import Seconds, Section, Texts, setting
+from proxy.config.rule import MapLine, Rule
 
 
 class Method(enum.StrEnum):
@@ -32,89 +32,6 @@ class User(Section):
         None, "Clients of this user at most; 0: any number; unset: `max_clients_per_user`.", unit="connections", ge=0)
     maintenance: bool = setting(True, "May use the maintenance database `postgres` for its own plugins.")
     replication: bool = setting(False, "May start replication connections, physical ones included: those read whole servers.")
-
-
-HOSTS = frozenset({"samehost", "samenet"})
-_HOST_NAME = re.compile(r"\.?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*", re.IGNORECASE | re.ASCII)
-
-
-def is_host_name(text: str) -> bool:
-    """And not an address, a network or a word with a meaning.  A last part of digits makes it a mistyped address."""
-    return (_HOST_NAME.fullmatch(text) is not None and not text.rpartition(".")[2].isdigit()
-            and text != "all" and text not in HOSTS)
-
-
-class Rule(Section):
-    """One line in the manner of pg_hba.conf.  The first that matches decides how a client proves itself."""
-
-    type: Literal["all", "local", "host", "hostssl", "hostnossl"] = setting(
-        "all", "`local` is unix sockets, `host` TCP, `hostssl` TCP with TLS and `hostnossl` TCP without.")
-    address: Texts = setting(
-        ["all"], "CIDR networks or addresses of the client; `samehost` is this machine, `samenet` the networks that it is in; a host "
-                 "name is that of an address whose reverse record leads back to it, `.example.org` any name that ends so.")
-    users: Texts = setting(["all"], "Names; `/regex`; `all`.")
-    plugins: Texts = setting(["all"], "Plugin ids; `postgres` is the maintenance database; `all`.")
-    method: Literal["trust", "reject", "password", "md5", "scram-sha-256", "scram-sha-256-plus", "cert", "peer"] = setting(
-        ..., "How the client proves itself; `password` only over TLS or a unix socket, `cert` by its certificate's common name, "
-             "`peer` by the operating system's user of a unix socket.")
-    map: str | None = setting(None, "For `cert` and `peer`: an entry of `auth.maps`; unset: the names must be equal.")
-    clientcert: Literal["verify-ca", "verify-full"] | None = setting(
-        None, "Wants a client certificate besides the method; `verify-full`: of the user's own name (`map` applies).")
-
-    @field_validator("address")
-    @classmethod
-    def _addresses(cls, value: list[str]) -> list[str]:
-        for text in value:
-            if text != "all" and text not in HOSTS and not is_host_name(text):
-                try:
-                    ipaddress.ip_network(text)
-                except ValueError as fault:
-                    raise ValueError("expected a network such as 10.0.0.0/8, an address, a host name, samehost, samenet or all: "
-                                     f"{fault}") from None
-        return value
-
-    @field_validator("users")
-    @classmethod
-    def _names(cls, value: list[str]) -> list[str]:
-        for text in value:
-            if text.startswith("/"):
-                regex(text[1:])
-        return value
-
-    @model_validator(mode="after")
-    def _possible(self) -> Rule:
-        if self.method == "peer" and self.type != "local":
-            raise ValueError("method peer needs type: local")
-        for asked, wanted in (("method cert", self.method == "cert"), ("method scram-sha-256-plus", self.method.endswith("plus")),
-                              ("clientcert", self.clientcert)):
-            if wanted and self.type != "hostssl":
-                raise ValueError(f"{asked} needs type: hostssl")
-        if self.method == "password" and self.type == "hostnossl":
-            raise ValueError("method password over plain TCP would show passwords to everybody; use scram-sha-256")
-        if self.map is not None and self.method not in ("cert", "peer") and self.clientcert != "verify-full":
-            raise ValueError("map is for method cert, method peer and clientcert: verify-full")
-        return self
-
-
-def regex(text: str) -> re.Pattern[str]:
-    try:
-        return re.compile(text)
-    except re.error as fault:
-        raise ValueError(f"not a regular expression: {fault}") from None
-
-
-class MapLine(Section):
-    """One line in the manner of pg_ident.conf."""
-
-    system: str = setting(..., "The name that the certificate or the operating system tells; `/regex` may have a group.")
-    user: str = setting(..., "The user that it may be; `\\1` is the group; `all`; `/regex`.")
-
-    @field_validator("system", "user")
-    @classmethod
-    def _regex(cls, value: str) -> str:
-        if value.startswith("/"):
-            regex(value[1:])
-        return value
 
 
 class AuthQuery(Section):

@@ -9,9 +9,10 @@ from typing import Any
 import yaml
 from pydantic_core import PydanticUndefined
 
-from proxy.config.clients import MapLine, Rule, User
+from proxy.config.clients import User
 from proxy.config.declare import Section
 from proxy.config.passed_over import CONNECTION_KEYS, SSL_KEYS
+from proxy.config.rule import MapLine, Rule
 from proxy.config.settings import PluginSettings, Provisioner, Settings
 
 HEAD = """\

@@ -16,7 +16,8 @@ from pydantic import SecretStr
 
 from proxy.auth.password import is_md5
 from proxy.auth.rules import Caller, Rules, among, may_be
-from proxy.config.clients import MapLine, Method, Rule, User
+from proxy.config.clients import Method, User
+from proxy.config.rule import MapLine, Rule
 from proxy.config.target import Target
 from proxy.errors import (
     AuthenticationFailed,
