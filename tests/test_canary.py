@@ -85,7 +85,8 @@ def test_no_secret_is_ever_seen(server: Postgres, tmp_path: Path, mode: str) -> 
         seen["commands"] = commands(running.config)
         whole = running.config.read_text()
         for broken in ("lisen: 1", f"users: {{plain: {MARK}-misplaced}}", f"provisioning: {{credentials: [{MARK}-misplaced]}}",
-                       f"pool: {{size: {MARK}-misplaced}}", f"log: {MARK}-misplaced", f"port: {MARK}-misplaced"):
+                       f"pool: {{size: {MARK}-misplaced}}", f"log: {MARK}-misplaced", f"port: {MARK}-misplaced",
+                       f"auth: {{rules: [{{method: ldap, ldapserver: a, ldapprefix: b, ldapbindpasswd: {MARK}-misplaced}}]}}"):
             tree = yaml.safe_load(whole)
             tree["switchboard"] |= yaml.safe_load(broken)
             running.config.write_text(yaml.safe_dump(tree))

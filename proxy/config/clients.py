@@ -73,6 +73,7 @@ class Auth(Section):
     scram_iterations: int = setting(
         4096, "PBKDF2 rounds of verifiers made from plain passwords (RFC 7677 section 4).", ge=4096, le=10_000_000)
     login_timeout: Seconds = setting(60.0, "Time for the whole login of a client.", unit="s")
+    ask_timeout: Seconds = setting(10.0, "Time for an LDAP server or PAM to judge one password.", unit="s")
     name_timeout: Seconds = setting(
         5.0, "Time for the resolver to name a client's address, where rules speak of host names; then it has no name.", unit="s")
     throttle_failures: int = setting(

@@ -11,7 +11,7 @@ from proxy.errors import OperatorFault
 _PART = "[a-zA-Z][a-zA-Z0-9]*(?:[-_:][a-zA-Z0-9]+)*"
 PLUGIN_ID = re.compile(rf"{_PART}(?:\.{_PART})*")
 _TRUE, _FALSE = {"y", "yes", "true", "1", "on"}, {"n", "no", "false", "0", "off"}
-SECRET_KEYS = re.compile(r"password|secret|token|key$|connection$", re.IGNORECASE)
+SECRET_KEYS = re.compile(r"passw(or)?d|secret|token|key$|connection$", re.IGNORECASE)
 
 
 class Misconfigured(OperatorFault):

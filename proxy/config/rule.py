@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import field_validator, model_validator
 
 from proxy.config.declare import Section, Texts, setting
+from proxy.config.ldap import LdapOptions
 
 
 def regex(text: str) -> re.Pattern[str]:
@@ -18,6 +19,8 @@ def regex(text: str) -> re.Pattern[str]:
         raise ValueError(f"not a regular expression: {fault}") from None
 
 
+
+CLEARTEXT = frozenset({"password", "ldap", "pam"})
 HOSTS = frozenset({"samehost", "samenet"})
 _HOST_NAME = re.compile(r"\.?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*", re.IGNORECASE | re.ASCII)
 
@@ -28,8 +31,8 @@ def is_host_name(text: str) -> bool:
             and text != "all" and text not in HOSTS)
 
 
-class Rule(Section):
-    """One line in the manner of pg_hba.conf.  The first that matches decides how a client proves itself."""
+class _Line(Section):
+    """What stands first in a rule."""
 
     type: Literal["all", "local", "host", "hostssl", "hostnossl"] = setting(
         "all", "`local` is unix sockets, `host` TCP, `hostssl` TCP with TLS and `hostnossl` TCP without.")
@@ -38,12 +41,19 @@ class Rule(Section):
                  "name is that of an address whose reverse record leads back to it, `.example.org` any name that ends so.")
     users: Texts = setting(["all"], "Names; `/regex`; `all`.")
     plugins: Texts = setting(["all"], "Plugin ids; `postgres` is the maintenance database; `all`.")
-    method: Literal["trust", "reject", "password", "md5", "scram-sha-256", "scram-sha-256-plus", "cert", "peer"] = setting(
+    method: Literal["trust", "reject", "password", "md5", "scram-sha-256", "scram-sha-256-plus", "cert", "peer", "ldap",
+                    "pam"] = setting(
         ..., "How the client proves itself; `password` only over TLS or a unix socket, `cert` by its certificate's common name, "
-             "`peer` by the operating system's user of a unix socket.")
+             "`peer` by the operating system's user of a unix socket; `ldap` and `pam` judge a password, asked for as by `password`.")
     map: str | None = setting(None, "For `cert` and `peer`: an entry of `auth.maps`; unset: the names must be equal.")
     clientcert: Literal["verify-ca", "verify-full"] | None = setting(
         None, "Wants a client certificate besides the method; `verify-full`: of the user's own name (`map` applies).")
+
+    pamservice: str = setting("postgresql", "For `pam`: the service, a file in /etc/pam.d.", min_length=1, pattern="^[^/\\x00]+$")
+
+
+class Rule(LdapOptions, _Line):
+    """One line in the manner of pg_hba.conf.  The first that matches decides how a client proves itself."""
 
     @field_validator("address")
     @classmethod
@@ -73,8 +83,12 @@ class Rule(Section):
                               ("clientcert", self.clientcert)):
             if wanted and self.type != "hostssl":
                 raise ValueError(f"{asked} needs type: hostssl")
-        if self.method == "password" and self.type == "hostnossl":
-            raise ValueError("method password over plain TCP would show passwords to everybody; use scram-sha-256")
+        if self.method in CLEARTEXT and self.type == "hostnossl":
+            raise ValueError(f"method {self.method} over plain TCP would show passwords to everybody; use scram-sha-256")
+        if self.method != "pam" and "pamservice" in self.model_fields_set:
+            raise ValueError("pamservice is for method pam")
+        if (mistake := self.ldap_mistake(self.method == "ldap")) is not None:
+            raise ValueError(mistake)
         if self.map is not None and self.method not in ("cert", "peer") and self.clientcert != "verify-full":
             raise ValueError("map is for method cert, method peer and clientcert: verify-full")
         return self

@@ -35,7 +35,7 @@ from proxy.net.introduce import introduce
 from proxy.net.peer import system_user
 from proxy.net.stream import Stream
 from proxy.net.tls import ServerContext, common_name
-from proxy.session.handshake import Login, greet, prove
+from proxy.session.handshake import Login, ask_password, greet, prove
 from proxy.wire.startup import CancelRequest, Startup
 
 if TYPE_CHECKING:
@@ -132,9 +132,9 @@ async def _authenticate(worker: Worker, stream: Stream, client: Client, hello: S
     if user is None and worker.lookup is not None and hello.user != "*":
         user = await _looked_up(worker, worker.lookup, hello.user)
     client.known = user is not None
-    if worker.rules is None:
+    if worker.gate.rules is None:
         return await _by_settings(worker, stream, hello, user)
-    rule = await _rule(worker, worker.rules, stream, _caller(worker, stream, client, hello))
+    rule = await _rule(worker, worker.gate.rules, stream, _caller(worker, stream, client, hello))
     if rule.clientcert is not None:
         _certificate(worker, stream, rule, hello.user)
     match rule.method:
@@ -142,9 +142,11 @@ async def _authenticate(worker: Worker, stream: Stream, client: Client, hello: S
             return _vouched(worker, stream, rule, hello.user, user)
         case "trust":
             return _known(worker, user, hello.user, rule.method)
-        case "password" if not (stream.encrypted or client.peer is None):
+        case "password" | "ldap" | "pam" if not (stream.encrypted or client.peer is None):
             raise AuthorizationFailed("a cleartext password is asked for over TLS or a unix socket only",
                                       hint="Connect with sslmode=require, or give the rule method: scram-sha-256.")
+        case "ldap" | "pam":
+            return await _judged(worker, stream, client, rule, hello.user, user)
         case "password" | "md5" | "scram-sha-256":
             return await _by_password(worker, stream, hello, user, Method(rule.method))
         case _:
@@ -153,7 +155,7 @@ async def _authenticate(worker: Worker, stream: Stream, client: Client, hello: S
 
 async def _rule(worker: Worker, rules: Rules, stream: Stream, caller: Caller) -> Rule:
     if caller.address is not None and rules.hinges_on_a_name(caller):
-        caller = replace(caller, host=await stream.while_connected(worker.names.of(caller.address)))
+        caller = replace(caller, host=await stream.while_connected(worker.gate.names.of(caller.address)))
     return rules.decide(caller)
 
 
@@ -204,10 +206,11 @@ def _caller(worker: Worker, stream: Stream, client: Client, hello: Startup) -> C
         except ProxyError:
             plugin = None                     # told after the login only
     address, near, neighbour = client.peer, False, False
-    if address is not None and worker.rules is not None and worker.rules.neighbourly:
+    if address is not None and worker.gate.rules is not None and worker.gate.rules.neighbourly:
         # What a load balancer says may be near to it: only addresses that mean the same everywhere say something here.
-        near = client.source is None and (address.is_loopback or worker.interfaces.ours(address))
-        neighbour = worker.interfaces.beside(address) and (client.source is None or not (address.is_loopback or address.is_link_local))
+        near = client.source is None and (address.is_loopback or worker.gate.interfaces.ours(address))
+        narrow = address.is_loopback or address.is_link_local
+        neighbour = not (narrow and client.source is not None) and worker.gate.interfaces.beside(address)
     return Caller(user=hello.user, database=hello.database, plugin=plugin, address=address, near=near, neighbour=neighbour,
                   tls=stream.encrypted)
 
@@ -234,6 +237,19 @@ def _vouched(worker: Worker, stream: Stream, rule: Rule, name: str, user: User |
     return _known(worker, user, name, rule.method)
 
 
+async def _judged(worker: Worker, stream: Stream, client: Client, rule: Rule, name: str, user: User | None) -> User:
+    """By a directory or PAM; whoever has no rights here is asked and judged all the same, as slowly."""
+    try:
+        password = await drive(ask_password(), stream, server_side=True)
+        address = "[local]" if client.peer is None else str(client.peer)
+        right = await stream.while_connected(worker.gate.judge.knows(rule, name, password, address, worker.settings.auth.ask_timeout))
+    except AuthenticationFailed:
+        right = False
+    if not right:
+        raise _unproven(rule.method, name)
+    return _known(worker, user, name, rule.method)
+
+
 def _lines(worker: Worker, rule: Rule) -> list[MapLine] | None:
     return worker.settings.auth.maps[rule.map] if rule.map is not None else None
 
@@ -247,7 +263,7 @@ def _known(worker: Worker, user: User | None, name: str, method: str) -> User:
 
 
 def _unproven(method: str, name: str) -> ClientFault:
-    words = {"cert": "certificate", "peer": "Peer", "trust": '"trust"'}
+    words = {"cert": "certificate", "peer": "Peer", "ldap": "LDAP", "pam": "PAM", "trust": '"trust"'}
     fault = AuthenticationFailed(f'{words[method]} authentication failed for user "{name}"')
     fault.sqlstate = AuthorizationFailed.sqlstate      # PostgreSQL: 28P01 is for passwords
     return fault

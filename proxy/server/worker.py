@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proxy.auth.password import disguise, verifier_of
-from proxy.auth.rules import Rules, networks
+from proxy.auth.rules import networks
 from proxy.config.clients import User
 from proxy.config.generate import changes_needing_restart
 from proxy.config.routing import APPLICATION_PREFIX
@@ -30,8 +30,6 @@ from proxy.errors import ConfigProblems, OperatorFault, ProxyError, Shutdown, To
 from proxy.net.deadline import Deadline
 from proxy.net.dial import tune
 from proxy.net.ends import LAST_WORDS, ended
-from proxy.net.interfaces import Interfaces
-from proxy.net.names import HostNames
 from proxy.net.tasks import keep
 from proxy.net.tls import not_after, not_after_text, server_context
 from proxy.pool.budget import Budget
@@ -42,6 +40,7 @@ from proxy.pool.tally import Tally
 from proxy.server import systemd
 from proxy.server.cancel import CancelKeys
 from proxy.server.client import Client, serve
+from proxy.server.gate import Gate
 from proxy.server.limits import Heads, Throttle
 from proxy.server.lookup import Lookup
 from proxy.server.overdue import sweep
@@ -83,9 +82,7 @@ class Worker(Pools):
         self.disguise = disguise(self._words(), self.settings.auth.scram_iterations)
         self.heads = Heads()
         self.throttle = Throttle(self.settings.auth.throttle_failures, self.settings.auth.throttle_window)
-        self.rules = self._rules()
-        self.names = self._names()
-        self.interfaces = Interfaces()
+        self.gate = Gate(self.settings.auth)
         self.lookup = self._lookup()
         self.balancers = networks(self.settings.proxy_protocol.trusted)
         self.routes: dict[tuple[str, str], Target] = {}       # of this configuration, by database and application_name
@@ -117,13 +114,6 @@ class Worker(Pools):
         found += [{"which": "upstream", "plugin": target.plugin, "not_after": not_after_text(target.server.tls.cert)}
                   for target in self.configuration.targets() if target.server is not None and target.server.tls.cert]
         return found
-
-    def _rules(self) -> Rules | None:
-        rules = self.settings.auth.rules
-        return Rules(rules) if rules else None
-
-    def _names(self) -> HostNames:
-        return HostNames(lambda name: self.rules is not None and self.rules.speak_of(name), self.settings.auth.name_timeout)
 
     def _lookup(self) -> Lookup | None:
         query = self.settings.auth.query
@@ -359,7 +349,7 @@ class Worker(Pools):
 
     def apply(self, configuration: Configuration) -> None:
         self.configuration, self.settings = configuration, configuration.settings
-        self.rules, self.names = self._rules(), self._names()
+        self.gate.apply(self.settings.auth)
         self.balancers = networks(configuration.settings.proxy_protocol.trusted)
         if self.lookup is not None and self.lookup.settings != self.settings.auth.query:
             keep(self.lookup.close(), name="old auth.query")

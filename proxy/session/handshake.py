@@ -116,9 +116,14 @@ def _text(body: bytes) -> str:
         raise AuthenticationFailed("password is not UTF-8") from None
 
 
-def _cleartext(login: Login) -> Dialogue[None]:
+def ask_password() -> Dialogue[str]:
+    """A password in clear, for somebody else to judge.  Raises AuthenticationFailed for one that is no text."""
     yield Send(messages.authentication(messages.AUTH_CLEARTEXT))
-    offered = _text((yield from _password()))
+    return _text((yield from _password()))
+
+
+def _cleartext(login: Login) -> Dialogue[None]:
+    offered = yield from ask_password()
     if not (yield Work(lambda: passwords.matches(login.user, login.stored, offered, login.iterations))):
         raise AuthenticationFailed("wrong password")
 
