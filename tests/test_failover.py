@@ -236,6 +236,7 @@ def test_newcomers_wait_in_session_mode_too(tmp_path: Path) -> None:
         with daemon(tmp_path, base(server), **{**QUICK, "pool": {"mode": "session"}}) as running, ThreadPoolExecutor(4) as threads:
             assert anew(running, "catalog") == server.port
             with running.connect("catalog") as held:
+                assert asked(held) == server.port
                 server.stop()
                 with pytest.raises(psycopg.OperationalError, match=r"terminating connection|closed the connection"):
                     asked(held)

@@ -60,6 +60,7 @@ class Boarding(Pump):
         def _client_writable(self) -> None: ...
         def _end_of_work(self) -> None: ...
         def _dismount(self) -> Upstream | None: ...
+        def _upstream_fault(self, fault: Exception) -> None: ...
 
     async def lease(self) -> Upstream:
         """Wait for an upstream, before the relay runs."""
@@ -214,6 +215,24 @@ class Boarding(Pump):
         if sent < len(message):
             self.backlog = bytearray(message[sent:])
             self.loop.add_writer(self.fd, self._client_writable)
+
+    def unseat(self) -> None:
+        """The server went away under a client that has asked it for nothing: the next request asks the pool for another."""
+        upstream = self._dismount()
+        if upstream is not None:
+            upstream.close()
+            self.pool.lost(upstream)
+        if self.draining:
+            self._end_of_work()
+
+    def overheard(self, data: bytes) -> None:
+        """What the server has said unasked, read by somebody else (relay/unused)."""
+        try:
+            self.from_upstream(bytearray(data), len(data))
+        except ProxyError as fault:
+            self._upstream_fault(fault)
+        else:
+            self._say(data)
 
     def unboard(self) -> None:
         """Give back an upstream that was leased for the login alone."""

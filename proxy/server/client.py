@@ -21,6 +21,7 @@ from proxy.pool.tally import Tally
 from proxy.pool.upstream import TRACKED
 from proxy.relay.attentive import Attentive
 from proxy.relay.relay import Relay
+from proxy.relay.unused import Unused
 from proxy.server.admission import admit, destination
 from proxy.server.limits import Head
 from proxy.session.parameters import beginnings
@@ -119,6 +120,8 @@ async def _ride(worker: Worker, stream: Stream, client: Client, hello: Startup, 
                 upstream = await stream.while_connected(relay.lease())
             if hello.replication is not None:
                 worker.apart(pool)
+            else:
+                Unused(relay, upstream)
             parameters = upstream.parameters
             key = worker.keys.for_upstream(relay, upstream, hello.secret_length)
         else:
