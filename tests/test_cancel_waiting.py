@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from proxy.session.queued import first_request
+from proxy.session.queued import UpToSync, first_request, flushed
 from proxy.wire.messages import message, parse_fields, query
 from tests.raw import COPY_DONE, FLUSH, SYNC, TERMINATE, bind, copy_data, execute, parse
 from tests.servers import Daemon, Postgres, daemon, until
@@ -100,6 +102,87 @@ def test_what_runs_without_a_sync(trusting: Daemon, postgres: Postgres) -> None:
         assert parse_fields(client.until(b"E")[-1][1])["C"] == "57014"
         client.send(SYNC)
         client.until(b"Z")
+
+
+EXTENDED = parse("select 1") + bind() + execute()
+
+
+@pytest.mark.parametrize("pieces", [
+    [SYNC], [SYNC + query("select 'together'")], [EXTENDED + FLUSH, parse("insert into nowhere values (1)") + SYNC],
+    [query("create table never (a int)") + execute() + SYNC], [SYNC[:3], SYNC[3:]],
+    [parse("select '" + "x" * 200_000 + "'"), bind()[:4], bind()[4:] + SYNC], [copy_data(b"S\0\0\0\4") + COPY_DONE + SYNC]])
+def test_a_request_behind_a_flush(narrow: Daemon, postgres: Postgres, pieces: list[bytes]) -> None:
+    """It fails at once, nothing up to the Sync is run, and the Sync is answered; all of it without a server."""
+    with Canceller(narrow.port) as holder, Canceller(narrow.port) as client:
+        holder.ask("begin")
+        client.send(EXTENDED + FLUSH)
+        waiting(narrow)
+        client.cancel()
+        assert parse_fields(client.until(b"E")[-1][1])["C"] == "57014"
+        waiting(narrow, 0)
+        client.cancel()                                          # and nothing is left to cancel
+        for piece in pieces:
+            client.send(piece)
+        assert client.read() == (b"Z", b"I")
+        if not pieces[-1].endswith(SYNC[3:]):
+            waiting(narrow)
+            holder.ask("commit")
+            assert dict(client.until(b"Z"))[b"D"].endswith(b"together")
+        holder.ask("commit")
+        assert client.shown("select 'goes on'") == "goes on"
+        assert holder.shown("select to_regclass('never') is null") == "t"
+
+
+@pytest.mark.parametrize("last", [b"", query("select 1"), EXTENDED])
+def test_a_goodbye_instead_of_the_sync(narrow: Daemon, last: bytes) -> None:
+    with Canceller(narrow.port) as holder, Canceller(narrow.port) as client:
+        holder.ask("begin")
+        client.send(EXTENDED + FLUSH)
+        waiting(narrow)
+        client.cancel()
+        client.until(b"E")
+        client.send(last + TERMINATE)
+        assert client.closed()
+        assert holder.shown("select 1") == "1"
+
+
+def test_a_drain_waits_for_the_sync_of_a_cancelled_request(base: dict[str, Any], tmp_path: Path) -> None:
+    running = Daemon(tmp_path, base, **TRUST, pool={"mode": "transaction", "size": 1})
+    try:
+        with Canceller(running.port) as holder, Canceller(running.port) as client:
+            holder.ask("begin")
+            client.send(EXTENDED + FLUSH)
+            waiting(running)
+            client.cancel()
+            client.until(b"E")
+            running.signal(signal.SIGTERM)
+            running.logged("msg=draining")
+            client.send(SYNC)
+            assert client.read() == (b"Z", b"I")
+            assert client.refusal()["C"] == "57P01"
+            holder.send(query("commit"))
+            assert holder.refusal()["C"] == "57P01"
+    finally:
+        assert running.stop() == 0
+
+
+def test_what_is_behind_an_error_is_thrown_away_in_any_pieces() -> None:
+    whole = EXTENDED + query("select 1") + copy_data(b"S\0\0\0\4" * 5) + FLUSH + SYNC + query("next")
+    for size in (1, 2, 3, 5, 7, 64, len(whole)):
+        skip, rest = UpToSync(), None
+        for at in range(0, len(whole), size):
+            piece = whole[at:at + size]
+            rest = skip.feed(piece) if rest is None else rest + piece
+        assert rest == query("next")
+        assert skip.owed == 2
+
+
+def test_what_wants_its_answers_without_a_sync() -> None:
+    assert flushed(EXTENDED + FLUSH) == 0
+    assert flushed(EXTENDED + FLUSH + EXTENDED) == 0
+    assert flushed(EXTENDED + query("x") + FLUSH) == 1
+    for held in (b"", EXTENDED, EXTENDED + FLUSH[:4], EXTENDED + FLUSH + SYNC, query("x") + FLUSH):
+        assert flushed(held) is None
 
 
 def test_only_whole_requests_are_cut() -> None:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from proxy.config.settings import Mode
 from proxy.errors import ProxyError
 from proxy.pool.dialling import MAX_REMEMBERED
 from proxy.pool.lane import Place
@@ -17,10 +18,11 @@ from proxy.pool.pool import Pool
 from proxy.pool.upstream import TRACKED, Key, Settings, Upstream, intern
 from proxy.relay.pump import BROKEN, BUF, SHORT, VIEW, WOULD_BLOCK, Pump
 from proxy.session.link import BEGAN, TERMINATE, THINK
-from proxy.session.queued import CANCELED, first_request
+from proxy.session.queued import CANCELED, UpToSync, first_request, flushed
 from proxy.wire import messages
 
 HELD_LIMIT = 65_536       # bytes of a client without an upstream, before it is no longer read
+MARK = messages.message(b"H")
 _LATE = frozenset(b"dcf")
 
 
@@ -39,6 +41,8 @@ class Boarding(Pump):
         held: bytes
         backlog: bytearray | None
         leaving: bool
+        mode: Mode
+        skip: UpToSync | None
         draining: bool
 
         @property
@@ -61,6 +65,7 @@ class Boarding(Pump):
         def _end_of_work(self) -> None: ...
         def _dismount(self) -> Upstream | None: ...
         def _upstream_fault(self, fault: Exception) -> None: ...
+        def finish(self, reason: str, fault: ProxyError | None = None) -> None: ...
 
     async def lease(self) -> Upstream:
         """Wait for an upstream, before the relay runs."""
@@ -149,6 +154,14 @@ class Boarding(Pump):
     def _hold(self, data: bytes, flags: int) -> None:
         if flags & THINK:
             self._think()
+        if self.skip is not None:
+            goodbye = flags & TERMINATE
+            rest = self.skipped(data[:self.cut] if goodbye else data)
+            if rest is None and goodbye:
+                self.finish("client said goodbye")
+            if rest is None or not (rest or goodbye):
+                return
+            data, self.cut = rest, len(rest)
         if flags & TERMINATE:
             self.held += data[:self.cut]
             self._leave()
@@ -184,8 +197,11 @@ class Boarding(Pump):
 
     def cancel_wait(self) -> None:
         """The client cancels what waits for an upstream: its first request fails as at the server, the rest waits on."""
-        cut = first_request(self.held) if self.place is not None and self.waiter is None and self.upstream is None else None
+        if self.place is None or self.waiter is not None or self.upstream is not None:
+            return
+        cut = first_request(self.held)
         if cut is None:
+            self._cancel_flushed()
             return
         ready = messages.ready_for_query()
         counted = CANCELED + ready * cut.owed
@@ -200,6 +216,38 @@ class Boarding(Pump):
             self._end_of_work()
         elif not self.leaving:
             self.resume()
+
+    def _cancel_flushed(self) -> None:
+        """A request that wants its answers without a Sync: it fails, and what comes up to the Sync is thrown away."""
+        owed = flushed(self.held)
+        if owed is None or self.mode is Mode.AUTO:
+            return                             # a keen link does not walk what is thrown away: there it waits on
+        self._withdraw()
+        self.skip = UpToSync()
+        self.skip.owed = owed
+        self.from_upstream(bytearray(CANCELED), len(CANCELED))
+        self.held = MARK                       # who holds bytes is given no upstream behind our back
+        self._say(CANCELED)
+        if not self.leaving:
+            self.resume()
+
+    def skipped(self, data: bytes) -> bytes | None:
+        """What stands behind the Sync of a request that was cancelled while it waited: that one is answered here.  None while it
+        has not come."""
+        assert self.skip is not None
+        rest = self.skip.feed(data)
+        if rest is None:
+            return None
+        ready = messages.ready_for_query()
+        counted = ready * self.skip.owed
+        self.skip, self.held = None, b""
+        self.from_upstream(bytearray(counted), len(counted))
+        if not self.owed:
+            self.used = False
+        self._say(ready)
+        if self.draining and not (self.owed or rest):
+            self._end_of_work()
+        return rest
 
     def _say(self, message: bytes) -> None:
         """Words of ours to a client that has no upstream."""

@@ -29,11 +29,12 @@ from proxy.pool.upstream import Key, Settings, Upstream
 from proxy.relay.boarding import Boarding
 from proxy.relay.pump import AWAY, BROKEN, CLOSED, LOST, PUSHED, SETTLE, SHORT, VIEW, WALKED, WOULD_BLOCK
 from proxy.session.link import IDLE, TERMINATE, THINK, I
+from proxy.session.queued import UpToSync
 
 
 class Relay(Boarding):
     __slots__ = (
-        "_done", "concerns_databases", "loop", "mode", "noticed", "opened", "pid", "readers",
+        "_done", "concerns_databases", "loop", "mode", "noticed", "opened", "pid", "readers", "skip",
     )
 
     def __init__(self, sock: socket.socket, pool: Pool, tally: Tally, key: Key, settings: Settings | None,
@@ -49,6 +50,7 @@ class Relay(Boarding):
         self.settings = settings             # the tracked settings this client must find; None: whatever there is
         self.upstream: Upstream | None = None
         self.place: Place | None = None      # in the pool's queue
+        self.skip: UpToSync | None = None    # a request that waited was cancelled in the middle
         self.waiter: asyncio.Future[Upstream] | None = None
         self.held = b""
         self.backlog: bytearray | None = None

@@ -12,6 +12,7 @@ from proxy.wire import messages
 
 REQUESTS = b"QSF"
 COPY = b"dcf"
+SYNC, FLUSH = b"SH"
 CANCELED = messages.fields(b"E", {"S": "ERROR", "V": "ERROR", "C": "57014", "M": "canceling statement due to user request"})
 
 
@@ -40,6 +41,43 @@ def first_request(held: bytes) -> Cut | None:
             return None
         at = end
     return Cut(at, owed)
+
+
+def flushed(held: bytes) -> int | None:
+    """How many ReadyForQuery are owed for `held`, if it is whole messages of the extended protocol and a Flush wants their
+    answers before the Sync has come; else None."""
+    at = owed = 0
+    wanted = False
+    while at < len(held):
+        end = _end(held, at)
+        if end is None or held[at] == SYNC:
+            return None
+        owed += held[at] in REQUESTS
+        wanted |= held[at] == FLUSH
+        at = end
+    return owed if wanted and held[:1] not in (b"Q", b"F") else None
+
+
+class UpToSync:
+    """Behind an error in the extended protocol everything is thrown away up to the Sync: message by message, whatever
+    pieces it comes in, holding no more than a split header."""
+
+    def __init__(self) -> None:
+        self.owed = 0                        # ReadyForQuery that were expected for what has been thrown away
+        self._left = 0
+        self._part = b""
+
+    def feed(self, data: bytes) -> bytes | None:
+        """What stands behind the Sync; None while it has not come."""
+        data = self._part + data
+        at = self._left
+        while at + 5 <= len(data):
+            tag, at = data[at], at + 1 + int.from_bytes(data[at + 1:at + 5])
+            self.owed += tag in REQUESTS
+            if tag == SYNC:
+                return data[at:]
+        self._left, self._part = max(0, at - len(data)), data[at:]
+        return None
 
 
 def _end(held: bytes, at: int) -> int | None:
