@@ -208,7 +208,7 @@ def _caller(worker: Worker, stream: Stream, client: Client, hello: Startup) -> C
     address, near, neighbour = client.peer, False, False
     if address is not None and worker.gate.rules is not None and worker.gate.rules.neighbourly:
         # What a load balancer says may be near to it: only addresses that mean the same everywhere say something here.
-        near = client.source is None and (address.is_loopback or worker.gate.interfaces.ours(address))
+        near = client.source is None and worker.gate.interfaces.ours(address)
         narrow = address.is_loopback or address.is_link_local
         neighbour = not (narrow and client.source is not None) and worker.gate.interfaces.beside(address)
     return Caller(user=hello.user, database=hello.database, plugin=plugin, address=address, near=near, neighbour=neighbour,
