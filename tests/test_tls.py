@@ -55,6 +55,18 @@ def test_upstream_verified(secure: tuple[Postgres, Path], tmp_path: Path) -> Non
         assert len(row[0]) == 5_000_000
 
 
+def test_an_unused_session_outlives_its_backend_over_tls_too(secure: tuple[Postgres, Path], tmp_path: Path) -> None:
+    server, ca = secure
+    with daemon(tmp_path, base(server, {"ca": ca.read_text()}), pool={"mode": "session"}) as running, \
+            running.connect("catalog") as unused, running.connect("catalog") as used:
+        used.execute("select 1")
+        server.sql("select pg_terminate_backend(pid) from pg_stat_activity where datname = 'backstage_plugin_catalog'")
+        until(lambda: running.metric("switchboard_upstreams", plugin="catalog") == 0, "the upstreams to end")
+        with pytest.raises(psycopg.errors.AdminShutdown):
+            used.execute("select 1")
+        assert unused.execute("select ssl from pg_stat_ssl where pid = pg_backend_pid()").fetchone() == (True,)
+
+
 def test_libpqs_words_from_the_configuration(secure: tuple[Postgres, Path], tmp_path: Path) -> None:
     """Direct TLS, a CA by its path, channel binding required; provisioning and cancels take the same road."""
     server, ca = secure
