@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -143,6 +145,37 @@ def test_a_directory_that_says_nothing_has_its_time(base: dict[str, Any], tmp_pa
             refused(running, "search", "backstage", "s3cret", "LDAP could not be asked")
             running.logged("no answer in time.* method=ldap")
             enter(running, "catalog", "backstage", "s3cret")
+
+
+NONSENSE = [
+    b"", b"\0" * 10, b"HTTP/1.1 400 Bad Request\r\n\r\n", bytes.fromhex("300c02010761070a010004000400"),
+    bytes.fromhex("30050201016100"), bytes.fromhex("300c02010161070a010004000400")[:-1], bytes.fromhex("3084ffffffff"),
+    bytes.fromhex("300c02010161070a01ff04000400"),
+    bytes.fromhex("300c020101640704056e6f7065"), bytes.fromhex("30800201"), bytes.fromhex("0c") + b"x" * 12, bytes(range(256))]
+
+
+@pytest.mark.parametrize("options", [{"ldapprefix": "cn="}, {"ldapbasedn": "dc=x"}, {"ldapprefix": "cn=", "ldaptls": True},
+                                     {"ldapprefix": "cn=", "ldapscheme": "ldaps"}], ids=str)
+def test_a_directory_that_talks_nonsense_lets_nobody_in(
+        base: dict[str, Any], tmp_path: Path, options: dict[str, Any]) -> None:
+    certificates.make(tmp_path)
+    with socket.create_server(("127.0.0.1", 0), backlog=50) as listening:
+        def talk() -> None:
+            for answer in NONSENSE:
+                talker, _ = listening.accept()
+                with talker, contextlib.suppress(OSError):
+                    talker.recv(1000)
+                    talker.sendall(answer)
+
+        thread = threading.Thread(target=talk, daemon=True)
+        thread.start()
+        line = {"method": "ldap", "ldapserver": "127.0.0.1", "ldapport": listening.getsockname()[1], **options}
+        with daemon(tmp_path, base, auth={"rules": [line], "throttle_failures": 0, "ask_timeout": "5s"},
+                    tls={"certificate": str(tmp_path / "server.pem")}) as running:
+            for _ in NONSENSE:
+                refused(running, "catalog", "backstage", "CANARY", "LDAP could not be asked|LDAP authentication failed")
+            thread.join(60)
+            assert "CANARY" not in running.log
 
 
 @pytest.mark.parametrize(("options", "words"), [

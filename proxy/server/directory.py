@@ -28,10 +28,15 @@ TROUBLE = frozenset({1, 2, 51, 52, 80})
 def knows(directory: Directory, user: str, password: str, timeout: float) -> bool:
     """Is this the user's password?  `timeout` in seconds for all of it.  Raises ProxyError when the directory cannot tell."""
     due = monotonic() + timeout
-    if directory.base is None:
-        return _binds(directory, directory.name_of(user), password, due)
-    name = _found(directory, user, due)
-    return name is not None and _binds(directory, name, password, due)
+    try:
+        if directory.base is None:
+            return _binds(directory, directory.name_of(user), password, due)
+        name = _found(directory, user, due)
+        return name is not None and _binds(directory, name, password, due)
+    except ProxyError:
+        raise
+    except Exception as error:                # what a server says may be anything, and ldap3 does not expect all of it
+        raise _trouble(_words(error)) from None
 
 
 def _found(directory: Directory, user: str, due: float) -> str | None:
@@ -81,7 +86,6 @@ class _connected:
 
     def __enter__(self) -> ldap3.Connection:
         import ldap3
-        from ldap3.core.exceptions import LDAPExceptionError
 
         problems = []
         for host in self.directory.hosts:
@@ -95,7 +99,7 @@ class _connected:
                 connection.open(read_server_info=False)
                 if self.directory.start_tls:
                     connection.start_tls(read_server_info=False)
-            except (LDAPExceptionError, OSError) as error:
+            except Exception as error:
                 problems.append(f"{host}: {_words(error)}")
                 self._close(connection)
                 continue
@@ -103,12 +107,8 @@ class _connected:
             return connection
         raise _trouble("; ".join(problems))
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        from ldap3.core.exceptions import LDAPExceptionError
-
+    def __exit__(self, *_: object) -> None:
         self._close(self.connection)
-        if isinstance(error, (LDAPExceptionError, OSError)):
-            raise _trouble(_words(error)) from None
 
     def _close(self, connection: ldap3.Connection) -> None:
         try:
@@ -137,7 +137,11 @@ def _verified(directory: Directory, host: str) -> ldap3.Tls | None:
 
 
 def _words(error: BaseException) -> str:
-    """ldap3 packs some of its reasons in tuples."""
+    """ldap3 packs some of its reasons in tuples; what other errors say could be anything that was sent or received."""
+    from ldap3.core.exceptions import LDAPExceptionError
+
+    if not isinstance(error, (LDAPExceptionError, OSError)):
+        return f"{type(error).__name__} in the library"
     reason: object = error
     while isinstance(args := getattr(reason, "args", reason), tuple) and args:
         reason = args[0]
