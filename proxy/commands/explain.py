@@ -77,8 +77,8 @@ def say(effect: Effect) -> tuple[str, str]:
             return f"pinned: {reason}", why
         case Unpin(reason, why):
             return f"unpins: {reason}", why
-        case Doubt(_, why):
-            return "asks the server", f"{why}: the text does not tell what it does"
+        case Doubt(reason, why):
+            return f"pinned: {reason}", f"{why}: the text does not tell what it does"
 
 
 def _kept(local: bool) -> str:
