@@ -30,7 +30,7 @@ _CACHED_TEXTS = 10_000
 _CACHED_BYTES = 8 << 20
 
 # hot: the glance.  Strings count as code here, so it errs to one side only.
-_ORDINARY = re.compile(rb"\s*+(?:(?:select|update|delete|with|values|table|merge)\b"
+_ORDINARY = re.compile(rb"\s*+(?:(?:select|update|delete|with|values|table|merge)(?![\w$\x80-\xff])"
                        rb'|insert\s++into\s++(?:[\w$\x80-\xff]++|"[^"]++")(?:\.(?:[\w$\x80-\xff]++|"[^"]++"))?(?=[\s(])\s*+\(?+)',
                        re.IGNORECASE)
 _ODD = re.compile(rb'--|/\*|""|[uU]&|;\s*+[^\s]|[tT][eE][mM][pP]|[pP][gG]_|\.\s|\s\.')

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -20,10 +21,15 @@ from proxy.errors import ClientFault, ProxyError, UpstreamFault
 from proxy.gateway.engine import Column, Result
 from proxy.gateway.session import Session
 from proxy.pool.tally import PureTally, Tally
+from proxy.session import pids
+from proxy.session.account import Account
+from proxy.session.consequences import Pin, Reason
 from proxy.session.effects import Ask, Dialogue, Work
 from proxy.session.handshake import Login, greet, prove
 from proxy.session.link import Link, PureLink
 from proxy.session.login import Channel, login
+from proxy.session.parameters import NOTHING, Parameters
+from proxy.session.statements import ordinary, read, statements
 from proxy.wire import messages, proxy_header, startup
 
 VERIFIER = make_verifier("secret", 4096, b"0123456789abcdef")
@@ -273,6 +279,41 @@ def fuzz_gateway(data: bytes) -> None:
     assert answers is not None
     ready = sum(tag == 90 for tag, _ in answers)
     assert ready <= sum(tag in b"QS" for tag, _ in asked)
+
+
+def fuzz_statements(data: bytes) -> None:
+    """Any text has consequences that can be told, and spans that lie in it."""
+    for conforming in (True, False):
+        found = statements(data, conforming=conforming)
+        assert all(0 <= one.start < one.end <= len(data) for one in found)
+        read(data, conforming=conforming)
+    if ordinary(data):                        # what no scanner takes runs nowhere
+        assert {effect for one in statements(data) for effect in one.effects} <= {Pin(Reason.OBSCURE)}
+    pids.translated(data, read(data), 4711, lambda pid: pid + 1 if pid % 2 else None)
+    pids.bound(data, frozenset({0, 1}), lambda pid: pid + 1 if pid < 1 << 30 else None)
+
+
+def fuzz_account(data: bytes) -> None:
+    """Both sides say what they like: records of a tag (of the server, with its highest bit set), a length and a body."""
+    account = Account(Parameters({"work_mem": "8MB", "application_name": "x"}), 4711, lambda pid: None)
+    account.ride(NOTHING, OrderedDict())
+    at = 0
+    while at + 2 <= len(data):
+        tag, size = data[at], data[at + 1]
+        body = data[at + 2:at + 2 + size]
+        at += 2 + size
+        try:
+            if tag & 0x80:
+                tag &= 0x7F
+                account.server(b"%c" % tag, body, b"%c%s%s" % (tag, (len(body) + 4).to_bytes(4), body))
+            elif account.follows(tag, body):
+                account.client(tag, body)
+        except ProxyError:
+            return
+        if account.quiet and account.astray:
+            account.lead() if tag % 2 else account.adjust()
+        elif account.quiet and account.doubtful:
+            account.ask()
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
