@@ -109,6 +109,14 @@ def test_every_alert_says_what_to_see() -> None:
             assert rule["annotations"]["summary"]
 
 
+def test_every_alert_is_tried_quiet_and_told() -> None:
+    groups = yaml.safe_load((ROOT / "tests/rules_test.yaml").read_text())["tests"]
+    cases = [case for group in groups for case in group["alert_rule_test"]]
+    names = {rule["alert"] for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]}
+    assert {case["alertname"] for case in cases if case["exp_alerts"]} == names
+    assert {case["alertname"] for case in cases if not case["exp_alerts"]} == names
+
+
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool on this machine")
 def test_promtool_judges_the_rules(tmp_path: Path) -> None:
     tests = tmp_path / "tests.yaml"

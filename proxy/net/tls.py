@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,20 +85,3 @@ def common_name(sock: socket.socket) -> str | None:
     subject: Any = (certificate or {}).get("subject", ())
     names = [str(value) for part in subject for key, value in part if key == "commonName"]
     return names[0] if names and "\0" not in names[0] else None
-
-
-def not_after(path: str) -> float | None:
-    """When the certificate in a PEM file expires, seconds since the epoch; None when it cannot be read."""
-    try:
-        decoded = ssl._ssl._test_decode_cert(path)  # type: ignore[attr-defined]
-    except (OSError, ssl.SSLError, ValueError):
-        return None
-    return float(ssl.cert_time_to_seconds(decoded["notAfter"]))
-
-
-def not_after_text(pem: str) -> float | None:
-    """The same for PEM text; the ssl module decodes files only."""
-    with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
-        file.write(pem)
-        file.flush()
-        return not_after(file.name)

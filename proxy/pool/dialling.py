@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from proxy.config.settings import Pool as PoolSettings
 from proxy.config.settings import Upstream as UpstreamSettings
 from proxy.config.target import Credential, Server, Target
 from proxy.errors import ProxyError, UpstreamFault, UpstreamRefused
+from proxy.net.expiry import end
 from proxy.net.tasks import keep
 from proxy.pool.lane import Lane, Place
 from proxy.pool.outage import Do as Hold
@@ -60,6 +62,7 @@ class Dialling(Lane):
     def __init__(self) -> None:
         self.coming = self.waiting = 0
         self.dials: Counter[Key] = Counter()          # `coming`, by key
+        self.certificates: dict[tuple[str, int], float] = {}          # when each host's ends
         self.retired = False
         self.full = False                             # the server would not have more of us
         self.up: bool | None = None
@@ -107,6 +110,7 @@ class Dialling(Lane):
         self.counters.connect_time.observe(now - began)
         self.up, self.failure = True, None
         self.outage.over()
+        self._look_at_certificate(reached)
         upstream = Upstream(self._pool(), reached, key, now)
         if len(self.baselines) >= MAX_REMEMBERED:
             self.baselines.clear()                    # clients make keys; what is needed is learnt again
@@ -118,6 +122,12 @@ class Dialling(Lane):
             upstream.close()
         else:
             self._shelve(upstream)
+
+    def _look_at_certificate(self, reached: Reached) -> None:
+        sock = reached.sock
+        last = end(sock.getpeercert(binary_form=True)) if isinstance(sock, ssl.SSLSocket) else None
+        if last is not None:
+            self.certificates[reached.route.host, reached.route.port] = last
 
     async def _dial_existing(self, who: Credential, parameters: dict[str, str]) -> Reached:
         """Provision if need be and log in; a database dropped behind our back is looked for once more."""

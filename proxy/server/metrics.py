@@ -142,11 +142,10 @@ class Collector:
             tokens.add_metric([row["kind"], row["outcome"]], row["count"])
         took = HistogramMetricFamily("switchboard_provisioning_seconds", "Time of provisioning.", labels=())
         took.add_metric((), *buckets(now["provisioning_time"]))
-        expiry = GaugeMetricFamily("switchboard_certificate_expiry_time_seconds", "End of a certificate, since the epoch.",
-                                   labels=("certificate", "plugin"))
+        expiry = GaugeMetricFamily("switchboard_certificate_expiry_time_seconds", "End of a certificate, or of the next "
+                                   "of several, since the epoch.", labels=("certificate", "plugin"))
         for row in now["certificates"]:
-            if row["not_after"] is not None:
-                expiry.add_metric([row["which"], row["plugin"]], row["not_after"])
+            expiry.add_metric([row["which"], row["plugin"]], row["not_after"])
         return [auth, refused, limited, provisioned, tokens, took, expiry]
 
 

@@ -28,6 +28,7 @@ from proxy.net.tasks import running
 from proxy.pool.dedicated import Dedicated
 from proxy.pool.pool import Pool
 from proxy.pool.tally import Histogram, Tally
+from proxy.server.certificates import report
 
 if TYPE_CHECKING:
     from proxy.server.worker import Worker
@@ -82,5 +83,5 @@ def snapshot(worker: Worker) -> Snapshot:
         "provisioning": [{"plugin": plugin, "outcome": outcome, "count": count}
                          for (plugin, outcome), count in worker.provision.outcomes.items()],
         "provisioning_time": histogram(worker.provision.time),
-        "certificates": worker.certificates,
+        "certificates": report(worker.certificates, worker.pools.values()),
     }

@@ -31,7 +31,7 @@ from proxy.net.deadline import Deadline
 from proxy.net.dial import tune
 from proxy.net.ends import LAST_WORDS, ended
 from proxy.net.tasks import keep
-from proxy.net.tls import not_after, not_after_text, server_context
+from proxy.net.tls import server_context
 from proxy.pool.budget import Budget
 from proxy.pool.pool import Pool
 from proxy.pool.provision import Provision
@@ -39,6 +39,7 @@ from proxy.pool.reach import Reach
 from proxy.pool.tally import Tally
 from proxy.server import systemd
 from proxy.server.cancel import CancelKeys
+from proxy.server.certificates import configured
 from proxy.server.client import Client, serve
 from proxy.server.gate import Gate
 from proxy.server.limits import Heads, Throttle
@@ -74,7 +75,7 @@ class Worker(Pools):
         self.reread = reread
         self.loop = asyncio.get_running_loop()
         self.tls = server_context(self.settings.tls)
-        self.certificates = self._certificates()
+        self.certificates = configured(self.configuration)
         self.mint = Mint()
         self.provision = Provision(self.settings, self.mint)
         self.reach = Reach(self.mint)
@@ -105,15 +106,6 @@ class Worker(Pools):
         self.embedded_alive: Callable[[], bool] | None = None
         self._stop = asyncio.Event()
         self._unlink: list[Path] = []
-
-    def _certificates(self) -> list[dict[str, Any]]:
-        """Ends of certificates, read when they are: a scrape must not wait for a disk."""
-        found = []
-        if self.tls is not None and self.settings.tls.certificate:
-            found.append({"which": "listener", "plugin": "", "not_after": not_after(self.settings.tls.certificate)})
-        found += [{"which": "upstream", "plugin": target.plugin, "not_after": not_after_text(target.server.tls.cert)}
-                  for target in self.configuration.targets() if target.server is not None and target.server.tls.cert]
-        return found
 
     def _lookup(self) -> Lookup | None:
         query = self.settings.auth.query
@@ -343,7 +335,7 @@ class Worker(Pools):
                 log.warning("needs a restart", extra={"fields": {"setting": key}})
             self.apply(configuration)
             self.tls = tls
-            self.certificates = self._certificates()
+            self.certificates = configured(self.configuration)
             log.info("reloaded", extra={"fields": {"fingerprint": configuration.fingerprint}})
         systemd.notify(READY="1")
 
