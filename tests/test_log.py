@@ -5,12 +5,17 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
+from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
 from proxy.config.target import Secret
 from proxy.server.log import Json, Logfmt
 from proxy.server.quota import FIRST, KINDS, Quota
+from tests.servers import Daemon, until
 
 
 @pytest.mark.parametrize(("value", "shown"), [
@@ -69,6 +74,19 @@ def test_a_flood_is_counted_not_written(caplog: pytest.LogCaptureFixture) -> Non
     assert [record.__dict__["fields"] for record in caplog.records] == [
         {"address": "192.0.2.1", "reason": "wrong password", "more": 45}]
     assert quota.allows("192.0.2.1", "wrong password")
+
+
+def test_what_was_only_counted_is_told_at_the_end(base: dict[str, Any], tmp_path: Path) -> None:
+    running = Daemon(tmp_path, base)
+    try:
+        for _ in range(FIRST + 3):
+            with pytest.raises(psycopg.OperationalError):
+                running.connect("no%20such")
+        until(lambda: running.log.count('msg="client left"') + running.log.count('msg="client refused"') == FIRST, "the lines")
+        assert "more=3" not in running.log
+    finally:
+        assert running.stop() == 0
+    assert re.search(r'msg="clients refused" address=127.0.0.1 reason=\S+ more=3', running.log)
 
 
 def test_kinds_have_an_end() -> None:

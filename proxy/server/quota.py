@@ -29,10 +29,14 @@ class Quota:
         return count <= FIRST
 
     def sweep(self, now: float) -> None:
-        """At the end of an interval: tell what was only counted."""
+        """At the end of an interval, `tell`."""
         if now - self._since < INTERVAL:
             return
         self._since = now
+        self.tell()
+
+    def tell(self) -> None:
+        """What was only counted since the last time; at the end of the process too."""
         for (host, reason), count in self._seen.items():
             if count > FIRST:
                 fields: dict[str, Any] = {"address": host, "reason": reason, "more": count - FIRST}

@@ -398,6 +398,7 @@ class Worker(Pools):
             await asyncio.gather(*late, return_exceptions=True)
         if self.lookup is not None:
             await self.lookup.close()
+        self.quota.tell()
         for pool in self.all_pools():
             pool.retire()
         for sock in self.sockets:
