@@ -95,11 +95,28 @@ def test_memory_and_embedded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("text", "problem"), [
     ("switchboard: {lisen: []}", 'switchboard.lisen: unknown key; did you mean "listen"?'),
-    ("switchboard: {pool: {size: 0}}", "switchboard.pool.size: input should be greater than or equal to 1, got 0"),
+    ("switchboard: {pool: {size: 0}}", "switchboard.pool.size: must be at least 1, got 0"),
     ("switchboard: {pool: {lifetime: soon}}", "switchboard.pool.lifetime: expected a duration"),
     ("switchboard: {pool: {size: '${SIZE}'}}", "got 'many' (from ${SIZE})"),
     ("switchboard: {users: {x: {}}}", "switchboard.users.x: has no password"),
     ("switchboard: {users: {x: {passwort: 1}}}", 'did you mean "password"?'),
+    ("switchboard: please", "2:14: switchboard: expected keys and values, got 'please'"),
+    ("switchboard: {users: [x]}", "2:22: switchboard.users: expected keys and values, got ***"),
+    ("switchboard: {max_clients: 1.5}", "switchboard.max_clients: expected a whole number, got 1.5"),
+    ("switchboard: {drain_timeout: -3}", "switchboard.drain_timeout: must be at least 0, got -3"),
+    ("switchboard: {log: {connections: maybe}}", "switchboard.log.connections: expected true or false, got 'maybe'"),
+    ("switchboard: {log: {level: warn}}", "switchboard.log.level: expected debug, info, warning, error (did you mean \"warning\"?)"),
+    ("switchboard: {auth: {rules: [{type: host}]}}", "2:30: switchboard.auth.rules[0].method: is missing"),
+    ("switchboard: {auth: {rules: [{method: trust}, {method: peer}]}}", "2:47: switchboard.auth.rules[1]: method peer needs type"),
+    ("switchboard: {auth: {rules: [{type: hostssl, method: trust}]}}", "2:30: switchboard.auth.rules[0]: type hostssl never matches"),
+    ("switchboard: {tls: {mode: require}}", "2:27: switchboard.tls.mode: require needs tls.certificate"),
+    ("switchboard: {listen: ['127.0.0.1:99999', 'a b', '[::1', '']}", 'expected a port up to 65535 behind the last colon, got '
+     '"127.0.0.1:99999"; expected host:port, [v6]:port, :port, or the folder of a unix socket, got "a b"; expected'),
+    ("switchboard: {metrics: {listen: nonsense}}", "switchboard.metrics.listen: expected host:port, or off, got 'nonsense'"),
+    ("switchboard: {pool: {min_size: 30}}", "2:21: switchboard.pool: min_size 30 is above size 20"),
+    ("switchboard: {plugin: {catalog: {pool: {size: 3, min_size: 4}}}}", "switchboard.plugin.catalog.pool: min_size 4 is above size 3"),
+    ("switchboard: {provisioning: {credentials: [{server: db, user: u}]}}", "credentials[0].server: expected host:port, as `"),
+    ("switchboard: {proxy_protocol: {from: here}}", "proxy_protocol.from: expected a network such as 10.0.0.0/8, an address, "),
 ])
 def test_mistakes(tmp_path: Path, text: str, problem: str) -> None:
     (tmp_path / "app-config.yaml").write_text(BASE.split("switchboard:", maxsplit=1)[0])
@@ -108,6 +125,25 @@ def test_mistakes(tmp_path: Path, text: str, problem: str) -> None:
         read([tmp_path / "app-config.yaml", tmp_path / "own.yaml"], environ={"SIZE": "many"})
     assert problem in str(caught.value)
     assert "own.yaml:2:" in str(caught.value)
+
+
+def test_several_contradictions_are_told_together(tmp_path: Path) -> None:
+    rules = "auth: {rules: [{type: hostssl, method: cert, map: staff}, {method: trust}]}, tls: {mode: require}, pool: {min_size: 30}"
+    with pytest.raises(ConfigProblems) as caught:
+        config(tmp_path, BASE.replace("users: {backstage: {password: pw}}", rules.replace("}, tls", "}\n  tls").replace(
+            "}, pool", "}\n  pool")))
+    assert [problem.partition(": ")[2] for problem in caught.value.problems] == [
+        "switchboard.tls.mode: require needs tls.certificate",
+        "switchboard.auth.rules[0]: type hostssl never matches without tls.certificate",
+        "switchboard.auth.rules[0]: client certificates need tls.client_ca",
+        "switchboard.auth.rules[0]: there is no map 'staff' in auth.maps",
+        "switchboard.pool: min_size 30 is above size 20"]
+
+
+def test_one_text_is_a_list_and_a_number_is_a_mode(tmp_path: Path) -> None:
+    found = config(tmp_path, BASE.replace("password: pw", "password: pw, plugins: catalog") + "  listen: '[::1]:7000'\n"
+                                                                                           "  unix_socket_mode: 0770\n").settings
+    assert (found.listen, found.unix_socket_mode, found.users["backstage"].plugins) == (["[::1]:7000"], "770", ["catalog"])
 
 
 def test_all_mistakes_at_once(tmp_path: Path) -> None:

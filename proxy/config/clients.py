@@ -27,7 +27,7 @@ class User(Section):
     password: SecretStr | None = setting(
         None, "The password, or a verifier made by `switchboard hash-password` (SCRAM-SHA-256$... or md5...).")
     method: Method | None = setting(None, "How this user proves itself; unset: as `switchboard.auth.method` says.")
-    plugins: list[str] = setting(["*"], "Plugin ids that this user may reach; `*` is all.")
+    plugins: Texts = setting(["*"], "Plugin ids that this user may reach; `*` is all.")
     max_clients: int | None = setting(
         None, "Clients of this user at most; 0: any number; unset: `max_clients_per_user`.", unit="connections", ge=0)
     maintenance: bool = setting(True, "May use the maintenance database `postgres` for its own plugins.")
@@ -94,7 +94,10 @@ class ProxyProtocol(Section):
     def _networks(cls, value: list[str]) -> list[str]:
         for text in value:
             if text != "unix":
-                ipaddress.ip_network(text)
+                try:
+                    ipaddress.ip_network(text)
+                except ValueError as fault:
+                    raise ValueError(f"expected a network such as 10.0.0.0/8, an address, or unix: {fault}") from None
         return value
 
 

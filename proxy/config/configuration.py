@@ -13,12 +13,12 @@ from pydantic import ValidationError
 
 from proxy.config.dial import target as make_target
 from proxy.config.load import default_files, load
-from proxy.config.mistakes import worded
+from proxy.config.mistakes import contradicted, worded
 from proxy.config.passed_over import passed_over
 from proxy.config.resolve import resolve
 from proxy.config.resolved import EMBEDDED, MYSQL, Resolved
 from proxy.config.routing import Routing
-from proxy.config.settings import Settings
+from proxy.config.settings import LATER, Settings, contradictions
 from proxy.config.target import Credential, Engine, Secret, Server, Target
 from proxy.config.yaml12 import Node
 from proxy.errors import ConfigProblems, ProxyError
@@ -94,7 +94,8 @@ def read(paths: Sequence[str | Path] | None = None, *, environ: Mapping[str, str
     section = tree.get("switchboard") or Node({})
     settings = Settings()
     try:
-        settings = Settings.model_validate(section.plain())
+        settings = Settings.model_validate(section.plain(), context=LATER)
+        problems += [contradicted(section, where, problem) for where, problem in contradictions(settings)]
     except ValidationError as error:
         problems += [worded(section, item) for item in error.errors() if whole or item["type"] != "missing"]
     root = tree.get("backend", "database")

@@ -16,37 +16,69 @@ from proxy.config.yaml12 import Node
 HARMLESS = re.compile(r"-?[\d.]+ ?[a-zA-Z]{0,12}|[a-zA-Z_-]{1,12}")
 
 
+# pydantic's kinds of mistakes -> ours; {} are filled from its context.
+WORDS = {
+    "dict_type": "expected keys and values", "model_type": "expected keys and values", "list_type": "expected a list",
+    "string_type": "expected text", "int_type": "expected a whole number", "int_parsing": "expected a whole number",
+    "int_from_float": "expected a whole number", "float_type": "expected a number", "float_parsing": "expected a number",
+    "bool_type": "expected true or false", "bool_parsing": "expected true or false", "missing": "is missing",
+    "greater_than_equal": "must be at least {ge}", "less_than_equal": "must be at most {le}", "finite_number": "must be finite",
+    "string_pattern_mismatch": "does not match {pattern}"}
+
+
 def worded(section: Node, item: Any) -> str:
     """A pydantic error as file:line:column: key: problem (origin)."""
     location = [str(part) for part in item["loc"]]
-    node: Node | None = section
-    parent = section
-    for at, part in enumerate(location):
-        if node is None:
-            break
-        if isinstance(node.value, list) and part.isdigit() and int(part) < len(node.value):
-            parent, node = node, node.value[int(part)]
-        else:
-            parent, node = node, node.get(part)
-        if node is None and at < len(location) - 1:
-            break
-    path = ".".join(["switchboard", *location])
+    node, parent, path = _walk(section, location)
     place = (node or parent).place
     via = f" (from {node.via})" if node is not None and node.via else ""
+    last = location[-1] if location else ""
     if item["type"] == "extra_forbidden":
-        if node is not None and location[-1] in parent.key_marks:
-            line, column = parent.key_marks[location[-1]]
+        if node is not None and last in parent.key_marks:
+            line, column = parent.key_marks[last]
             place = f"{node.file}:{line}:{column}"
-        return f"{place}: {path}: unknown key{suggest(location[-1], keys_at(location[:-1]))}"
-    got = ""
+        return f"{place}: {path}: unknown key{suggest(last, keys_at(location[:-1]))}"
     # A password is easily written one level too high: nothing below these is ever shown.
-    secret = location[0] in ("users", "provisioning") or location[:2] == ["auth", "query"] or bool(SECRET_KEYS.search(location[-1]))
-    if node is not None and not secret and (not isinstance(node.value, str) or HARMLESS.fullmatch(node.value)):
-        got = f", got {shown(location[-1], node.value)}"
-    elif node is not None:
-        got = ", got ***"
-    message = item["msg"].removeprefix("Value error, ")
-    return f"{place}: {path}: {message[:1].lower()}{message[1:]}{got}{via}"
+    secret = location[:1] in (["users"], ["provisioning"]) or location[:2] == ["auth", "query"] or bool(SECRET_KEYS.search(last))
+    # Of what has parts, who complains says which part.
+    got = "" if node is None or (isinstance(node.value, (dict, list)) and item["type"] == "value_error") else ", got ***"
+    if got and node is not None and not secret and (not isinstance(node.value, str) or HARMLESS.fullmatch(node.value)):
+        got = f", got {shown(last, node.value)}"
+    return f"{place}: {path}: {_message(item, node, secret)}{got}{via}"
+
+
+def contradicted(section: Node, where: str, problem: str) -> str:
+    """The same for what several settings say together; `where` is a path below `switchboard`."""
+    node, parent, path = _walk(section, re.findall(r"[^.\[\]]+", where))
+    return f"{(node or parent).place}: {path}: {problem}"
+
+
+def _walk(section: Node, location: Sequence[str]) -> tuple[Node | None, Node, str]:
+    """The value at `location` if there is one, the last that there is above it, and the path in words."""
+    node: Node | None = section
+    parent, path = section, "switchboard"
+    for part in location:
+        if node is not None:
+            parent = node
+        listed = part.isdigit() and (node is None or isinstance(node.value, list))
+        path += f"[{part}]" if listed else f".{part}"
+        if node is not None:
+            node = (node.value[int(part)] if int(part) < len(node.value) else None) if listed else node.get(part)
+    return node, parent, path
+
+
+def _message(item: Any, node: Node | None, secret: bool) -> str:
+    context = item.get("ctx", {})
+    if item["type"] in ("literal_error", "enum"):
+        known = re.findall(r"'([^']*)'", str(context.get("expected", "")))
+        value = str(node.value) if node is not None else ""
+        close = [] if secret else difflib.get_close_matches(value, known, 1)
+        return f"expected {', '.join(known)}" + (f' (did you mean "{close[0]}"?)' if close else "")
+    if item["type"] in WORDS:
+        plain = {key: f"{value:g}" if isinstance(value, float) else value for key, value in context.items()}
+        return WORDS[item["type"]].format(**plain)
+    message = str(item["msg"]).removeprefix("Value error, ")
+    return message[:1].lower() + message[1:]
 
 
 def suggest(word: str, known: Sequence[str]) -> str:

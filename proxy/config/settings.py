@@ -6,12 +6,18 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Literal
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import SecretStr, model_validator
+from pydantic import BeforeValidator, SecretStr, ValidationInfo, WithJsonSchema, field_validator, model_validator
 
+from proxy.config.address import split_address
 from proxy.config.clients import Auth, ClientTls, ProxyProtocol, User
-from proxy.config.declare import Seconds, Section, every_field_optional, setting
+from proxy.config.declare import Seconds, Section, Texts, every_field_optional, setting
+
+LATER = {"contradictions": "later"}      # the context of a validation after which `contradictions` is asked
+Octal = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]      # 0777 is a number in YAML
 
 
 class Mode(enum.StrEnum):
@@ -96,6 +102,13 @@ class Provisioner(Section):
     user: str = setting(..., "A role with CREATEDB, or a superuser.")
     password: SecretStr | None = setting(None, "Its password.")
 
+    @field_validator("server")
+    @classmethod
+    def _place(cls, value: str) -> str:
+        if not all(re.fullmatch(r".+:\d{1,5}", place) for place in value.split(",")):
+            raise ValueError("expected host:port, as `switchboard routes` shows it")
+        return value
+
 
 class Provisioning(Section):
     enabled: bool = setting(True, "Create missing databases and schemas (`backend.database.ensureExists` permitting).")
@@ -107,9 +120,15 @@ class Provisioning(Section):
 
 class Metrics(Section):
     # Not null: in app-config files null means "as if the key were not there".
-    listen: str = setting(
-        "127.0.0.1:9632", "`host:port` for /metrics, /healthz, /readyz and the status page; `off`: none.", reload=False,
-        pattern=r"^off$|:\d+$")
+    listen: Annotated[str, WithJsonSchema({"type": "string", "pattern": r"^off$|:\d+$"})] = setting(
+        "127.0.0.1:9632", "`host:port` for /metrics, /healthz, /readyz and the status page; `off`: none.", reload=False)
+
+    @field_validator("listen")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if value != "off" and not (":" in value and split_address(value, 0)[1] >= 0):
+            raise ValueError("expected host:port, or off")
+        return value
 
 
 class Log(Section):
@@ -132,12 +151,12 @@ class Embedded(Section):
 class Settings(Section):
     """The section `switchboard:`."""
 
-    listen: list[str] = setting(
+    listen: Texts = setting(
         ["127.0.0.1:6432"],
         "Addresses to listen on: `host:port`, `[v6]:port`, or a folder for a unix socket `.s.PGSQL.<port>`.",
         reload=False)
     port: int = setting(6432, "The port of addresses that name none, and of unix sockets.", reload=False, ge=1, le=65535)
-    unix_socket_mode: str = setting("0777", "Permissions of unix sockets, octal.", reload=False, pattern="^0?[0-7]{3}$")
+    unix_socket_mode: Octal = setting("0777", "Permissions of unix sockets, octal.", reload=False, pattern="^0?[0-7]{3}$")
     plugins: Literal["any", "listed"] = setting(
         "any", "`any` valid plugin id has a database by the prefix; `listed`: only those under backend.database.plugin.")
     max_clients: int = setting(10_000, "Clients at most, logged in or not.", unit="connections", ge=1)
@@ -162,16 +181,25 @@ class Settings(Section):
     log: Log = setting(Log, "Logging.")
     embedded: Embedded = setting(Embedded, "The PostgreSQL of our own.")
 
+    @field_validator("listen")
+    @classmethod
+    def _addresses(cls, value: list[str]) -> list[str]:
+        wrong = []
+        for address in value:
+            try:
+                if not address.startswith("/"):
+                    split_address(address, 0)
+            except ValueError as fault:
+                wrong.append(f'{fault}, got "{address}"')
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return value
+
     @model_validator(mode="after")
-    def _together(self) -> Settings:
-        for number, rule in enumerate(self.auth.rules):
-            where = f"auth.rules[{number}]"
-            if rule.type == "hostssl" and (self.tls.certificate is None or self.tls.mode == "disable"):
-                raise ValueError(f"{where}: type hostssl never matches without tls.certificate")
-            if (rule.method == "cert" or rule.clientcert) and self.tls.client_ca is None:
-                raise ValueError(f"{where}: client certificates need tls.client_ca")
-            if rule.map is not None and rule.map not in self.auth.maps:
-                raise ValueError(f"{where}: there is no map {rule.map!r} in auth.maps")
+    def _together(self, info: ValidationInfo) -> Settings:
+        """One mistake is enough, but for who asks for all (`contradictions`)."""
+        for location, problem in () if info.context is LATER else contradictions(self):
+            raise ValueError(f"{location}: {problem}")
         return self
 
     def pool_for(self, plugin: str) -> Pool:
@@ -180,3 +208,21 @@ class Settings(Section):
         if override is None:
             return self.pool
         return self.pool.model_copy(update=override.pool.model_dump(exclude_none=True))
+
+
+def contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
+    """What settings say together that cannot be: (key below `switchboard`, problem)."""
+    tls = settings.tls
+    if tls.mode == "require" and tls.certificate is None:
+        yield "tls.mode", "require needs tls.certificate"
+    for number, rule in enumerate(settings.auth.rules):
+        where = f"auth.rules[{number}]"
+        if rule.type == "hostssl" and (tls.certificate is None or tls.mode == "disable"):
+            yield where, "type hostssl never matches without tls.certificate"
+        if (rule.method == "cert" or rule.clientcert) and tls.client_ca is None:
+            yield where, "client certificates need tls.client_ca"
+        if rule.map is not None and rule.map not in settings.auth.maps:
+            yield where, f"there is no map {rule.map!r} in auth.maps"
+    for where, pool in (("pool", settings.pool), *((f"plugin.{name}.pool", settings.pool_for(name)) for name in settings.plugin)):
+        if pool.min_size > pool.size and (where == "pool" or settings.pool.min_size <= settings.pool.size):
+            yield where, f"min_size {pool.min_size} is above size {pool.size}"

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxy.auth.password import disguise, verifier_of
 from proxy.auth.rules import networks
+from proxy.config.address import split_address
 from proxy.config.clients import User
 from proxy.config.generate import changes_needing_restart
 from proxy.config.routing import APPLICATION_PREFIX
@@ -408,15 +409,6 @@ class Worker(Pools):
         for path in self._unlink:
             path.unlink(missing_ok=True)
         log.info("stopped", extra={"fields": {"served": self.served}})
-
-
-def split_address(address: str, port: int) -> tuple[str, int]:
-    """`host:port`, `[v6]:port`, `host`, `:port`; `*` and the empty host are all addresses."""
-    host, colon, digits = address.rpartition(":")
-    if not colon or address.endswith("]"):
-        host, digits = address, str(port)
-    host = host.strip("[]")
-    return ("" if host == "*" else host), int(digits)
 
 
 def _shown(sock: socket.socket) -> str:
