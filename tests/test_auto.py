@@ -278,7 +278,7 @@ def test_a_client_has_a_process_id_of_its_own(double: Daemon) -> None:
 
 
 @pytest.mark.parametrize("text", ["select pg_cancel_backend(%s)", "select pg_cancel_backend({})"])
-def test_a_cancel_by_sql_hits_the_right_query(double: Daemon, text: str) -> None:
+def test_a_cancel_by_sql_hits_the_right_query(double: Daemon, postgres: Postgres, text: str) -> None:
     first, second = two(double)
     with first, second:
         failed: list[Exception] = []
@@ -291,7 +291,8 @@ def test_a_cancel_by_sql_hits_the_right_query(double: Daemon, text: str) -> None
 
         sleeper = threading.Thread(target=sleep)
         sleeper.start()
-        until(lambda: double.metric("switchboard_upstreams", plugin="catalog", state="active") == 1, "the query runs")
+        running = "select count(*) from pg_stat_activity where query = 'select pg_sleep(60)' and state = 'active'"
+        until(lambda: postgres.sql(running) == [(1,)], "the query runs")
         pid = first.info.backend_pid
         answer = second.execute(text, (pid,)) if "%s" in text else second.execute(text.format(pid).encode())
         assert answer.fetchone() == (True,)
@@ -400,3 +401,53 @@ def test_keepalives_take_no_connection(
             before = len(tap.sent)
             assert raw.ask("select 1")[-1] == (b"Z", b"T")
             assert len(tap.sent) > before
+
+
+async def test_what_is_prepared_after_a_change_of_the_schema_knows_it(double: Daemon) -> None:
+    """Statements are shared, their results are not: who prepares after DDL gets what is there then; who had prepared before is told."""
+    first, second, third = [await asyncpg.connect(double.dsn("catalog")) for _ in range(3)]
+    await first.execute("create table auto_changed (a int); insert into auto_changed values (1)")
+    text = "select * from auto_changed"
+    assert await first.fetch(text) == await second.fetch(text) == [(1,)]
+    await third.execute("alter table auto_changed add column b text default 'new'")
+    assert await third.fetch(text) == [(1, "new")]
+    assert await first.fetch(text) == [(1, "new")]              # asyncpg prepares again when it is told
+    async with second.transaction():
+        with pytest.raises(asyncpg.InvalidCachedStatementError):
+            await second.fetch(text)
+    assert await second.fetch(text) == [(1, "new")]
+    begun = first.transaction()
+    await begun.start()
+    await first.execute("alter table auto_changed add column c int default 3")
+    assert await first.fetch(text + " where true") == [(1, "new", 3)]
+    await begun.rollback()
+    assert await third.fetch(text + " where true") == [(1, "new")]
+    await first.execute("drop table auto_changed")
+    for each in (first, second, third):
+        await each.close()
+
+
+async def test_notifications_come_from_clients(double: Daemon) -> None:
+    first, second = [await asyncpg.connect(double.dsn("catalog")) for _ in range(2)]
+    heard: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
+    await first.add_listener("auto_news", lambda _c, pid, _channel, payload: heard.put_nowait((pid, str(payload))))
+    await second.execute("notify auto_news, 'from another'")
+    await first.execute("select pg_notify('auto_news', 'from myself')")
+    pids = {text: pid for pid, text in [await asyncio.wait_for(heard.get(), 30) for _ in range(2)]}
+    assert pids == {"from another": second.get_server_pid(), "from myself": first.get_server_pid()}
+    for each in (first, second):
+        await each.close()
+
+
+async def test_a_statement_of_the_driver_has_its_name_in_sql(narrow: Daemon) -> None:
+    first, second = [await asyncpg.connect(narrow.dsn("catalog")) for _ in range(2)]
+    kept = await first.prepare("select $1::int + 1", name="mine")
+    await first.fetchval("select 1")            # a batch without its Sync keeps the connection
+    await second.fetch("discard all")
+    assert await first.fetchval("execute mine(41)") == 42
+    assert await first.execute("execute mine(1)") == "SELECT 1"
+    assert kept.get_name() == "mine"
+    with pytest.raises(asyncpg.InvalidSQLStatementNameError):
+        await second.fetchval("execute mine(41)")
+    for each in (first, second):
+        await each.close()

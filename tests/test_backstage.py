@@ -157,6 +157,8 @@ def counted(proxy: Daemon, told: Told) -> None:
     """The metrics page tells each plugin's own queries."""
     queries = {plugin: int(proxy.metric("switchboard_queries_total", plugin=plugin)) for plugin in sorted(PLUGINS)}
     told("queries by plugin", queries)
+    told("connections kept, by reason", [line for line in proxy.get("/metrics").splitlines()
+                                         if line.startswith("switchboard_pins_total{") and not line.endswith(" 0.0")])
     assert all(queries.values())
 
 

@@ -15,7 +15,7 @@ typedef struct {
     PyObject_HEAD
     PyObject *rider, *sock, *key, *settings, *prepared;
     double idle_since, expires;
-    long long cancels;
+    long long cancels, last_pid;
     int fd;
     char tls, reading, broken;
 } Ear;
@@ -216,6 +216,7 @@ static int dismount(Link *self) {
         Py_XSETREF(self->former, self->parse);
         self->parse = NULL;
     }
+    ear->last_pid = self->pid;
     Py_CLEAR(ear->rider);
     Py_CLEAR(self->up);
     self->upstream = NULL; /* its reference is ours now */

@@ -24,7 +24,7 @@ typedef struct {
     PyObject *quick;                    /* keen: the client's prepared statements that pass, by its names */
     uint8_t *owed;                                             /* a queue: owed[owed_at .. owed_end] */
     uint32_t owed_at, owed_end, owed_size;
-    long long c_left, u_left, cut, got, sent, drop_left, asked;
+    long long c_left, u_left, cut, got, sent, drop_left, asked, pid;
     double since, transaction_since, granted_at;
     int status, fd, up_fd;
     char watch, open, copying, dirty, used, fatal, big, big_up, swift, tls, leaving, draining, reading, skipping;

@@ -81,7 +81,7 @@ static PyMemberDef Link_members[] = {
     OBJECT(Link, tally, READONLY), OBJECT(Link, pinned, 0), OBJECT(Link, reported, 0), OBJECT(Link, statement, 0),
     OBJECT(Link, pool, 0), OBJECT(Link, key, 0), OBJECT(Link, settings, 0), OBJECT(Link, upstream, 0), OBJECT(Link, up, 0),
     OBJECT(Link, held, 0), OBJECT(Link, place, 0), OBJECT(Link, backlog, 0), OBJECT(Link, waiter, 0), OBJECT(Link, neutral, 0),
-    OBJECT(Link, parse, 0), OBJECT(Link, former, 0), OBJECT(Link, quick, 0), NUMBER(Link, drop_left), NUMBER(Link, asked),
+    OBJECT(Link, parse, 0), OBJECT(Link, former, 0), OBJECT(Link, quick, 0), NUMBER(Link, drop_left), NUMBER(Link, asked), NUMBER(Link, pid),
     NUMBER(Link, c_left), NUMBER(Link, u_left), NUMBER(Link, cut), NUMBER(Link, got), NUMBER(Link, sent),
     REAL(Link, since), REAL(Link, transaction_since), REAL(Link, granted_at), COUNT(Link, status), COUNT(Link, fd), COUNT(Link, up_fd),
     FLAG(Link, watch), FLAG(Link, open), FLAG(Link, copying), FLAG(Link, dirty), FLAG(Link, used), FLAG(Link, fatal), FLAG(Link, big),
@@ -153,7 +153,7 @@ static void Ear_dealloc(PyObject *o) {
 static PyMethodDef Ear_methods[] = {{"on_readable", Ear_on_readable, METH_NOARGS, "The upstream's socket can be read."}, {NULL}};
 static PyMemberDef Ear_members[] = {
     OBJECT(Ear, rider, 0), OBJECT(Ear, sock, 0), OBJECT(Ear, key, 0), OBJECT(Ear, settings, 0), OBJECT(Ear, prepared, 0), REAL(Ear, idle_since), REAL(Ear, expires),
-    NUMBER(Ear, cancels), COUNT(Ear, fd), FLAG(Ear, tls), FLAG(Ear, reading), FLAG(Ear, broken), {NULL}};
+    NUMBER(Ear, cancels), NUMBER(Ear, last_pid), COUNT(Ear, fd), FLAG(Ear, tls), FLAG(Ear, reading), FLAG(Ear, broken), {NULL}};
 
 static PyTypeObject EarType = {
     PyVarObject_HEAD_INIT(NULL, 0)

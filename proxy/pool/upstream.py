@@ -58,7 +58,8 @@ class Rider(Protocol):
 class PureEar:
     """What an upstream hears goes to its rider, or is for itself.  What the hot path reads of it stands here."""
 
-    __slots__ = ("broken", "cancels", "expires", "fd", "idle_since", "key", "prepared", "reading", "rider", "settings", "sock", "tls")
+    __slots__ = ("broken", "cancels", "expires", "fd", "idle_since", "key", "last_pid", "prepared", "reading", "rider", "settings",
+                 "sock", "tls")
     rider: Rider | None
     sock: socket.socket
     key: Key
@@ -66,6 +67,7 @@ class PureEar:
     idle_since: float
     expires: float
     cancels: int
+    last_pid: int                              # what the last rider's client takes for its process id
     fd: int
     prepared: OrderedDict[bytes, None]         # mode `auto`: names of statements, the least lately used first
     tls: bool
@@ -117,6 +119,7 @@ class Upstream(Ear):
         self.reading = False
         self.broken = False
         self.dirty = False
+        self.last_pid = 0
         self.cancels = 0                         # cancel requests in flight against it
         self.born = self.idle_since = now
         lifetime = pool.settings.lifetime

@@ -15,6 +15,7 @@ from proxy.errors import ClientFault, ProxyError, UpstreamFault, UpstreamRefused
 from proxy.pool.pool import Pool
 from proxy.pool.tally import Tally
 from proxy.pool.upstream import Key, Settings, Upstream
+from proxy.relay.boarding import HELD_LIMIT
 from proxy.relay.pump import BUF, BULK, VIEW, WOULD_BLOCK
 from proxy.relay.relay import Relay
 from proxy.session.account import Account
@@ -27,7 +28,7 @@ MOST_WHOLE = 4 << 20               # bytes of a message that is read whole
 MOST_WAITING = MOST_WHOLE + 65_536 # bytes of a client's that wait here, before it is no longer read
 _STREAMED = frozenset(b"dcf")
 _Q, _P, _B, _X = b"QPBX"
-_LOOKED_AT = frozenset(b"123nTCIsEZSGD")
+_LOOKED_AT = frozenset(b"123nTCIsEZSGDA")
 _WHOLE = 65_536                    # bytes of a server's message that is read whole
 
 
@@ -71,7 +72,7 @@ class Attention(Relay):
         except ProxyError as fault:
             self._client_fault(fault)
             return
-        if len(self.inbox) >= MOST_WAITING:
+        if len(self.inbox) >= MOST_WAITING or (len(self.inbox) >= HELD_LIMIT and len(self.inbox) > int.from_bytes(self.inbox[1:5])):
             self.pause()
         elif self.attention and not self.leaving and not self.reading and (self.upstream is None or self.upstream.backlog is None):
             self.resume()

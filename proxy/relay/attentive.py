@@ -20,8 +20,10 @@ from proxy.pool.tally import Tally
 from proxy.pool.upstream import Key, Upstream, intern
 from proxy.relay.attention import Attention
 from proxy.relay.pump import AWAY, BROKEN, BUF, BULK, PUSHED, SHORT, VIEW, WOULD_BLOCK
+from proxy.relay.relay import Relay
 from proxy.session import keepalive
 from proxy.session.account import Account
+from proxy.session.consequences import Reason
 from proxy.session.link import BEGAN, THINK, I, T
 from proxy.session.neutral import NEUTRAL
 from proxy.session.parameters import Parameters, State
@@ -72,7 +74,7 @@ class Attentive(Attention):
         if self._account is None:
             parameters = Parameters(self.beginning)
             parameters.role = self.pool.target.role
-            self._account = Account(parameters, self.pid, self._whose)
+            self._account = Account(parameters, self.pid, self._whose, self._client_of)
             self._account.told = dict(self.told)
         return self._account
 
@@ -220,11 +222,16 @@ class Attentive(Attention):
         account, upstream = self.account, self.upstream
         assert upstream is not None
         if (self.open or self.u_passing or self.u_inbox or self.copying or self.partial or account.changing or account.status == b"E"
-                or (account.doubtful and account.pins and account.status == b"T")):
+                or (account.status == b"T" and (account.schema_changing or (account.doubtful and account.pins)))):
             return False
         if account.status == b"I" and account.doubtful and account.pins:
             self._send(account.ask())
             return False
+        if Reason.LISTEN in account.pins:
+            self._note_pins()
+            if self.draining and account.status == b"I":
+                self._end_of_work()
+            return False                       # the server's messages are looked at too
         self._part_from_account(upstream)
         self.attention = False
         self.watch, self.neutral = True, NEUTRAL if account.conforming else set()
@@ -242,11 +249,15 @@ class Attentive(Attention):
         upstream.settings = intern(account.mirror.wanted())
         kept = account.unnamed.parse(b"") if account.unnamed is not None else None
         self.parse, self.former = (kept, None) if account.unnamed_there else (None, kept)
-        if not account.pins:
+        self._note_pins()
+        self.dirty = False
+
+    def _note_pins(self) -> None:
+        pins = self.account.pins
+        if not pins:
             self.pinned = None
         elif not self.pinned:
-            self.pin(next(iter(account.pins)))
-        self.dirty = False
+            self.pin(next(iter(pins)))
 
     # -- process ids --------------------------------------------------------------------------------------
 
@@ -266,6 +277,15 @@ class Attentive(Attention):
             upstream.cancels += 1
             self.struck.append(upstream)
         return upstream.pid
+
+    def _client_of(self, process: int) -> int | None:
+        """Whom that process of our database serves, or served last."""
+        pool = self.pool
+        for upstream in (*pool.busy, *pool.resting, *(each for stack in pool.idle.values() for each in stack)):
+            if upstream.pid == process:
+                rider = upstream.rider
+                return rider.pid if isinstance(rider, Relay) else upstream.last_pid or None
+        return None
 
     def _strikes_are_over(self) -> None:
         for upstream in self.struck:

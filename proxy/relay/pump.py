@@ -46,8 +46,8 @@ if hot is not None:
 
 class Pump(Link):
     __slots__ = ("sock", *(() if hot is not None else (
-        "backlog", "big", "big_up", "draining", "drop_left", "fd", "got", "granted_at", "held", "key", "leaving", "place", "pool",
-        "reading", "sent", "settings", "swift", "tls", "up", "up_fd", "upstream", "waiter")))
+        "backlog", "big", "big_up", "draining", "drop_left", "fd", "got", "granted_at", "held", "key", "leaving", "pid", "place",
+        "pool", "reading", "sent", "settings", "swift", "tls", "up", "up_fd", "upstream", "waiter")))
 
     def __init__(self, sock: socket.socket, tally: Tally, *, watch: bool) -> None:
         super().__init__(tally, watch=watch)

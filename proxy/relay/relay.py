@@ -34,7 +34,7 @@ from proxy.session.queued import UpToSync
 
 class Relay(Boarding):
     __slots__ = (
-        "_done", "concerns_databases", "loop", "mode", "noticed", "opened", "pid", "readers", "skip",
+        "_done", "concerns_databases", "loop", "mode", "noticed", "opened", "readers", "skip",
     )
 
     def __init__(self, sock: socket.socket, pool: Pool, tally: Tally, key: Key, settings: Settings | None,
@@ -327,6 +327,7 @@ class Relay(Boarding):
     def _release(self) -> None:  # hot
         upstream = self.upstream
         assert upstream is not None
+        upstream.last_pid = self.pid
         self.upstream = self.up = None           # _dismount, in line
         self.up_fd = -1
         if hot is not None:

@@ -55,6 +55,7 @@ from proxy.session.dues import (
     packed,
 )
 from proxy.session.extended import Extended
+from proxy.session.neutral import changes_schema
 from proxy.session.parameters import Parameters, State, difference
 from proxy.session.pids import Whose, translated
 from proxy.session.prepared import NOWHERE, Statement
@@ -70,14 +71,16 @@ _DISCARDED = frozenset((*ASKED, Reason.SETTING, Reason.SEQUENCE, Reason.CODE, Re
 class Account(Extended):
     """One client's.  `pid`: what it takes for the process id of its server."""
 
-    def __init__(self, parameters: Parameters, pid: int, whose: Whose) -> None:
+    def __init__(self, parameters: Parameters, pid: int, whose: Whose, client_of: Callable[[int], int | None]) -> None:
         super().__init__(parameters, pid, whose)
+        self.client_of = client_of            # whom a server process serves, or served last
         self.mirror = Parameters()            # what the upstream's session has
         self.sql_prepared: dict[str, Effects] = {}
         self.pins: dict[Reason, str] = {}
         self.doubtful = False                 # a reason may have gone: ask
         self.stale = False                    # what sessions begin with has changed
         self.status = b"I"
+        self.schema_changing = False          # in this transaction
         self.lost: bytes | None = None        # why the upstream could not be brought to where the client is
         self.told: dict[str, str] = {}        # ParameterStatus, as the client knows it
         self._news: dict[str, bytes] = {}     # ParameterStatus that it should know
@@ -120,8 +123,14 @@ class Account(Extended):
             if gone is not None:              # one of the shared: it stays, but must look gone
                 self.dues.append(Due(Q, ((), ()), hidden=1, undo=gone))
                 return messages.query(f'PREPARE "{NOWHERE.decode()}" AS SELECT; DEALLOCATE "{NOWHERE.decode()}"')
-        self.dues.append(Due(Q, each))
-        return packed(Q, translated(text, found, self.pid, self.whose) + b"\0")
+        ahead = b""
+        if len(found) == 1 and isinstance(found[0], Execute):
+            known, ahead, text = self._by_its_name(text, found[0].name)
+            if known is not None and ahead:
+                self.dues.append(Due(S, ours=True))
+                ahead += packed(S, b"")
+        self.dues.append(Due(Q, each, schema=changes_schema(text)))
+        return ahead + packed(Q, translated(text, found, self.pid, self.whose) + b"\0")
 
     def _sync(self, body: bytes) -> bytes:
         self.skipping = False
@@ -155,6 +164,8 @@ class Account(Extended):
                 case Prepare(name, _, text):
                     self.pin(Reason.PREPARED, name)
                     self.sql_prepared[name] = read(text.encode("utf-8", "surrogateescape"), conforming=self.conforming)
+                case Execute(name) if (driven := self.named.get(name.encode("utf-8", "surrogateescape"))) is not None:
+                    self._beware(driven.effects)
                 case Execute(name):
                     self._beware(self.sql_prepared.get(name, (Pin(Reason.CODE, "execute"),)))
                 case Unpin() | Unlisten() | Deallocate() | Discard():
@@ -202,6 +213,9 @@ class Account(Extended):
             return self._error(due, body, whole)
         if tag == b"S":
             return self._status(due, body, whole)
+        if tag == b"A":
+            client = self.client_of(int.from_bytes(body[:4]))
+            return whole if client is None else whole[:5] + client.to_bytes(4) + whole[9:]
         if due is None:
             return whole
         if tag == b"G":
@@ -217,6 +231,9 @@ class Account(Extended):
         return b"" if due.ours or due.at < due.hidden else whole
 
     def _complete(self, due: Due, tag: bytes, whole: bytes) -> bytes:
+        if due.schema and tag == b"C":
+            prepared.schema_changed()
+            self.schema_changing = True
         if due.tag == E:
             self.dues.popleft()
             if tag == b"C":
@@ -260,6 +277,8 @@ class Account(Extended):
             return b""
         self.parameters.failed()
         self.mirror.failed()
+        if due is not None and due.known is not None and b"\0C0A000\0" in body and b"RevalidateCachedQuery\0" in body:
+            prepared.is_stale(due.known)
         if due is not None and due.tag not in UNTIL_READY:
             while self.dues and self.dues[0].tag not in UNTIL_READY:
                 given_up = self.dues.popleft()
@@ -281,6 +300,9 @@ class Account(Extended):
         self.mirror.ended(self.status)
         if self.status == b"I":
             self.portals.clear()
+            if self.schema_changing:
+                self.schema_changing = False
+                prepared.schema_changed()      # what was prepared meanwhile may belong to what was rolled back
         if due is not None and due.then is not None:
             due.then(due)
         if due is None or not due.ours:
@@ -360,7 +382,8 @@ class Account(Extended):
         elif tag == P:
             effects = read(body.partition(b"\0")[2].partition(b"\0")[0], conforming=self.conforming)
         elif tag == E:
-            effects = self.portals.get(body.partition(b"\0")[0], ())
+            known = self.portals.get(body.partition(b"\0")[0])
+            effects = known.effects if known is not None else ()
         else:
             return tag != F
         return all(isinstance(effect, Transaction) and effect.change is Change.BEGIN for effect in effects)

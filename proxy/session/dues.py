@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from proxy.session.consequences import Discard, Effect, Reason, Reset, ResetAll, Set
+from proxy.session.prepared import Statement
 from proxy.wire import messages
 
 Effects = tuple[Effect, ...]
@@ -34,6 +35,8 @@ class Due:
     at: int = 0                               # how many of the statements are done
     hidden: int = 0                           # how many of the first are ours
     leads: bool = False                       # and a failure of it must stop what follows
+    schema: bool = False                      # may change what statements mean
+    known: Statement | None = None            # the prepared one that it is about
     ours: bool = False                        # nobody else is to see the answers
     missing: bytes | None = None              # the name of a statement that the client does not have
     answer: bytes | None = None               # instead of the server's acknowledgement

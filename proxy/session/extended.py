@@ -8,18 +8,22 @@ what was noted for it is undone.
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from dataclasses import replace
 
 from proxy.errors import ClientFault
 from proxy.session import prepared
-from proxy.session.consequences import Deallocate
+from proxy.session.consequences import Deallocate, Execute
 from proxy.session.dues import B, C, D, Due, E, Effects, P, packed
-from proxy.session.neutral import harmless
+from proxy.session.neutral import changes_schema, harmless
 from proxy.session.parameters import Parameters, State
 from proxy.session.pids import Whose, bound, translated
 from proxy.session.prepared import NOWHERE, Statement, statement
 from proxy.session.statements import read
+
+_EXECUTE = re.compile(rb'\s*+execute\s++("[^"]++"|[\w$]++)', re.IGNORECASE)
 
 
 class Extended:
@@ -35,7 +39,7 @@ class Extended:
         self.quick: dict[bytes, bytes] = {}   # of these the ones that leave nothing: what the servers call them
         self.unnamed: Statement | None = None
         self.unnamed_there = False            # on this upstream
-        self.portals: dict[bytes, Effects] = {}
+        self.portals: dict[bytes, Statement | None] = {}
         self.skipping = False                 # the server discards until Sync
         self.conforming = True
 
@@ -49,7 +53,7 @@ class Extended:
 
     def _remember(self, name: bytes, known: Statement) -> None:
         self.named[name] = known
-        if not known.pids and harmless(known.effects):
+        if not known.pids and harmless(known.effects) and not changes_schema(known.text):
             self.quick[name] = known.server
 
     def _drop(self, name: bytes) -> Statement | None:
@@ -65,6 +69,10 @@ class Extended:
         text = translated(text, read(text, conforming=self.conforming), self.pid, self.whose)
         found = statement(text, types, self._meaning(), conforming=self.conforming)
         ahead = b""
+        if len(found.effects) == 1 and isinstance(found.effects[0], Execute):
+            known, ahead, text = self._by_its_name(text, found.effects[0].name)
+            if known is not None:
+                found = replace(statement(text, types, self._meaning(), conforming=self.conforming), effects=known.effects)
         if len(found.effects) == 1 and isinstance(found.effects[0], Deallocate) and found.effects[0].name is not None:
             gone = self._forget(found.effects[0].name)
             if gone is not None:
@@ -100,6 +108,14 @@ class Extended:
     def _unnamed_gone(self) -> None:
         self.unnamed, self.unnamed_there = None, False
 
+    def _by_its_name(self, text: bytes, name: str) -> tuple[Statement | None, bytes, bytes]:
+        """EXECUTE of what the driver has prepared: which one, what goes ahead, and the text with its name on the servers."""
+        known = self.named.get(name.encode("utf-8", "surrogateescape"))
+        spoken = _EXECUTE.match(text)
+        if known is None or spoken is None:
+            return None, b"", text
+        return known, self._ensure(known), text[:spoken.start(1)] + known.server + text[spoken.end(1):]
+
     def _ensure(self, wanted: Statement) -> bytes:
         """What makes the server know it: nothing, if it does."""
         if wanted.server in self.on_server:
@@ -117,18 +133,18 @@ class Extended:
         self.dues.append(Due(C, ours=True, undo=lambda: self.on_server.setdefault(oldest)))
         return packed(C, b"S" + oldest + b"\0")
 
-    def _find(self, name: bytes) -> tuple[bytes, bytes, Effects]:
-        """What goes ahead, the name on the server, the consequences; NOWHERE for what the client does not have."""
+    def _find(self, name: bytes) -> tuple[bytes, bytes]:
+        """What goes ahead, the name on the server; NOWHERE for what the client does not have."""
         if name:
             known = self.named.get(name)
-            return (b"", NOWHERE, ()) if known is None else (self._ensure(known), known.server, known.effects)
+            return (b"", NOWHERE) if known is None else (self._ensure(known), known.server)
         if self.unnamed is None:
-            return b"", NOWHERE, ()
+            return b"", NOWHERE
         if self.unnamed_there:
-            return b"", b"", self.unnamed.effects
+            return b"", b""
         self.unnamed_there = True
         self.dues.append(Due(P, ours=True, undo=lambda: setattr(self, "unnamed_there", False)))
-        return self.unnamed.parse(b""), b"", self.unnamed.effects
+        return self.unnamed.parse(b""), b""
 
     def _known(self, name: bytes) -> Statement | None:
         return self.named.get(name) if name else self.unnamed
@@ -142,9 +158,10 @@ class Extended:
         """A Bind of which only the names matter: what goes ahead, and the statement's name on the server."""
         if self.skipping:
             return b"", name
-        ahead, there, effects = self._find(name)
-        self.portals[portal] = effects
-        self.dues.append(Due(B, missing=name if there == NOWHERE else None))
+        ahead, there = self._find(name)
+        known = self._known(name)
+        self.portals[portal] = known
+        self.dues.append(Due(B, known=known, missing=name if there == NOWHERE else None))
         return ahead, there
 
     def _bind(self, body: bytes) -> bytes:
@@ -159,16 +176,17 @@ class Extended:
     def _describe(self, body: bytes) -> bytes:
         ahead, missing = b"", None
         if body[:1] == b"S":
-            ahead, there, _ = self._find(body[1:-1])
+            ahead, there = self._find(body[1:-1])
             missing = body[1:-1] if there == NOWHERE else None
             body = b"S" + there + b"\0"
         self.dues.append(Due(D, missing=missing))
         return ahead + packed(D, body)
 
     def _execute(self, body: bytes) -> bytes:
-        effects = self.portals.get(body.partition(b"\0")[0], ())
+        known = self.portals.get(body.partition(b"\0")[0])
+        effects = known.effects if known is not None else ()
         self._beware(effects)
-        self.dues.append(Due(E, (effects,)))
+        self.dues.append(Due(E, (effects,), known=known, schema=known is not None and changes_schema(known.text)))
         return packed(E, body)
 
     def _close(self, body: bytes) -> bytes:

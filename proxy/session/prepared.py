@@ -43,6 +43,20 @@ class Statement:
         return b"P" + (len(body) + 4).to_bytes(4) + body
 
 
+def schema_changed() -> None:
+    """What is prepared from now on is prepared anew: on the servers, older statements may have other results.
+
+    Who has prepared one before goes on with it, and hears of the change from the server, as with a connection of its own.
+    """
+    _names.clear()
+
+
+def is_stale(known: Statement) -> None:
+    """The server says that its result has changed: nobody else gets this one."""
+    for key in [key for key, name in _names.items() if name == known.server]:
+        del _names[key]
+
+
 def statement(text: bytes, types: bytes, meaning: bytes, *, conforming: bool) -> Statement:
     """Equal statements have equal names."""
     global _serial

@@ -295,7 +295,8 @@ def fuzz_statements(data: bytes) -> None:
 
 def fuzz_account(data: bytes) -> None:
     """Both sides say what they like: records of a tag (of the server, with its highest bit set), a length and a body."""
-    account = Account(Parameters({"work_mem": "8MB", "application_name": "x"}), 4711, lambda pid: None)
+    parameters = Parameters({"work_mem": "8MB", "application_name": "x"})
+    account = Account(parameters, 4711, lambda pid: None, lambda pid: pid & 0x7FFFFFFF or None)
     account.ride(NOTHING, OrderedDict())
     at = 0
     while at + 2 <= len(data):
