@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from proxy.config.dial import target as make_target
+from proxy.config.doubts import doubts, missing_database
 from proxy.config.load import default_files, load
 from proxy.config.mistakes import contradicted, worded
 from proxy.config.passed_over import passed_over
@@ -22,6 +23,8 @@ from proxy.config.settings import LATER, Settings, contradictions
 from proxy.config.target import Credential, Engine, Secret, Server, Target
 from proxy.config.yaml12 import Node
 from proxy.errors import ConfigProblems, ProxyError
+
+OURS = ("backend.database.", "switchboard.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +92,8 @@ def read(paths: Sequence[str | Path] | None = None, *, environ: Mapping[str, str
     folder = cwd or Path.cwd()
     files = [folder / path for path in paths] if paths else default_files(folder, environ)
     problems: list[str] = []
-    tree = load(files, environ, problems)
+    left_out: dict[str, str] = {}
+    tree = load(files, environ, problems, left_out)
     whole = not problems                      # else what is missing may stand where it could not be read
     section = tree.get("switchboard") or Node({})
     settings = Settings()
@@ -101,12 +105,13 @@ def read(paths: Sequence[str | Path] | None = None, *, environ: Mapping[str, str
     root = tree.get("backend", "database")
     if root is None or not isinstance(root.value, dict):
         if whole:
-            problems.append(f"{files[0]}: backend.database: is missing; it is where Backstage says where plugins keep their data")
+            problems.append(missing_database(tree, str(files[0])))
         raise ConfigProblems(problems)
     configuration = Configuration(settings=settings, root=root, tree=tree, paths=tuple(files), user=_os_user(environ))
     odd = list(passed_over(root))
     problems += [one.text for one in odd if one.unsafe]
-    warnings = [one.text for one in odd if not one.unsafe]
+    warnings = [text for path, text in left_out.items() if path.startswith(OURS) and tree.get(*path.split(".")) is None]
+    warnings += [one.text for one in odd if not one.unsafe]
     unserved, served = [], False
     for plugin in ("base", *configuration.listed):
         found: list[str] = []
@@ -125,15 +130,14 @@ def read(paths: Sequence[str | Path] | None = None, *, environ: Mapping[str, str
     if unserved and not served and not problems:
         problems += unserved                  # there is nobody whom we could serve
     warnings += unserved
-    warnings += [f"switchboard.plugin.{name}: no such plugin under backend.database.plugin" for name in settings.plugin
-                 if name not in configuration.listed and settings.plugins == "listed"]
-    if not settings.users and settings.auth.query.connection is None:
-        warnings.append("switchboard.users: is empty, so nobody can log in")
+    if not problems:
+        warnings += doubts(tree, configuration)
     for name, user in settings.users.items():
         if user.password is None and (user.method or settings.auth.method) != "trust" and not settings.auth.rules and name != "*":
             node = section.get("users", name)
-            problems.append(f"{node.place if node else ''}: switchboard.users.{name}: has no password; set one, or a "
-                            "verifier made by `switchboard hash-password`, or method: trust")
+            unset = left_out.get(f"switchboard.users.{name}.password", "").partition("because ")[2]
+            problems.append(f"{node.place if node else ''}: switchboard.users.{name}: has no password{unset and f' ({unset})'}; "
+                            "set one, or a verifier made by `switchboard hash-password`, or method: trust")
     if problems:
         raise ConfigProblems(problems)
     return replace(configuration, warnings=tuple(warnings))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +15,8 @@ from proxy.config.target import CloudSqlToken, Credential, Engine, Secret, Serve
 from proxy.config.token_source import token_source
 from proxy.config.words import BadKey, texts
 
+TIMEOUTS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+_DURATION = re.compile(r"\s*\d+(?:\.\d+)?\s*(?:us|ms|s|min|h|d)?\s*")
 STARTUP_KEYS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "options", "client_encoding")
 
 
@@ -48,6 +51,10 @@ def dial(found: Resolved, environ_user: str, problems: list[str] | None = None) 
         except BadConnectionString as error:
             note(BadKey("connectionString", f"the connection string {error}"))
         database = connection.get("database")
+    for key in TIMEOUTS:
+        value = connection.get(key)
+        if value not in (None, "", False) and not _DURATION.fullmatch(str(value)):
+            note(BadKey(key, "expected milliseconds, or a number with a unit such as 30s or 5min"))
     texts(connection, ("user", "password", "database", *STARTUP_KEYS), note)
     if found.client in MYSQL:
         where, source = server({"port": 3306} | {key: connection[key] for key in ("host", "port") if connection.get(key)}, note), None

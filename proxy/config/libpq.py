@@ -38,6 +38,11 @@ def server(connection: Mapping[str, Any], note: Note = refuse) -> Server:
 def places(connection: Mapping[str, Any], note: Note = refuse) -> list[tuple[str, int]]:
     """Every (host, port) in order.  An empty host is localhost, an empty port 5432; one port serves all hosts."""
     hosts = _list(connection, "host", note) or [""]
+    for host in hosts:
+        if "://" in host:
+            note(BadKey("host", "expected a name or an address, and this is a URL; write it as `connection` itself"))
+        elif re.fullmatch(r"[^:/\[\]]+:\d{1,5}", host):
+            note(BadKey("host", "expected a name or an address; the port has a key of its own, `port`"))
     numbers = [_port(port, note) for port in _list(connection, "port", note)] or [DEFAULT_PORT]
     if len(numbers) not in (1, len(hosts)):
         note(BadKey("port", f"cannot match {len(numbers)} port numbers to {len(hosts)} hosts"))

@@ -35,19 +35,27 @@ def default_files(folder: Path, environ: Mapping[str, str]) -> list[Path]:
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """What goes with us down the tree: the environment, and the mistakes found so far."""
+    """What goes with us down the tree: the environment, the mistakes found so far, and keys that are left out (path -> why)."""
 
     environ: Mapping[str, str]
     problems: list[str]
+    left_out: dict[str, str]
+
+    def leave_out(self, node: Node, path: str, name: str) -> object:
+        path = path.lstrip(".")
+        self.left_out[path] = f"{node.place}: {path}: is left out, because ${{{name}}} is not set"
+        return _DROP
 
 
-def load(paths: Sequence[Path], environ: Mapping[str, str], problems: list[str] | None = None) -> Node:
-    """Read, substitute, include and merge.  Mistakes are added to `problems`, or raised together without one."""
+def load(paths: Sequence[Path], environ: Mapping[str, str], problems: list[str] | None = None,
+         left_out: dict[str, str] | None = None) -> Node:
+    """Read, substitute, include and merge.  Mistakes are added to `problems`, or raised together without one; to `left_out`, by
+    path, what is not there because a variable is not set."""
     found: list[str] = []
     tree = Node({})
     for path in paths:
         try:
-            tree = _merge(tree, read_file(path, environ, found))
+            tree = _merge(tree, read_file(path, environ, found, left_out))
         except ConfigProblems as fault:
             found += fault.problems
     tree = _merge(tree, _from_environment(environ, found))
@@ -58,7 +66,8 @@ def load(paths: Sequence[Path], environ: Mapping[str, str], problems: list[str] 
     return _without_nulls(tree)
 
 
-def read_file(path: Path, environ: Mapping[str, str], problems: list[str] | None = None) -> Node:
+def read_file(path: Path, environ: Mapping[str, str], problems: list[str] | None = None,
+              left_out: dict[str, str] | None = None) -> Node:
     """One file.  Raises ConfigProblems for a file that cannot be read at all, and for all else without `problems`."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -72,7 +81,7 @@ def read_file(path: Path, environ: Mapping[str, str], problems: list[str] | None
     if not isinstance(root.value, dict):
         raise ConfigProblems([f"{path}:1:1: expected keys and values, got {_kind(root.value)}"])
     found: list[str] = []
-    done = _transform(root, path.parent, _Reading(environ, found), "", 0)
+    done = _transform(root, path.parent, _Reading(environ, found, {} if left_out is None else left_out), "", 0)
     if problems is not None:
         problems += found
     elif found:
@@ -101,7 +110,7 @@ def _transform(node: Node, folder: Path, reading: _Reading, path: str, depth: in
         raise _fail(node, path, "nested too deeply")
     value = node.value
     if isinstance(value, str):
-        return _substitute(node, reading.environ)
+        return _substitute(node, reading, path)
     if isinstance(value, list):
         items = [_tolerant(item, folder, reading, f"{path}[{at}]", depth + 1) for at, item in enumerate(value)]
         return _copy(node, [item for item in items if isinstance(item, Node)])
@@ -130,7 +139,7 @@ def _copy(node: Node, value: Any, via: str = "") -> Node:
     return Node(value, node.file, node.line, node.column, via or node.via, node.key_marks)
 
 
-def _substitute(node: Node, environ: Mapping[str, str]) -> Node | object:
+def _substitute(node: Node, reading: _Reading, path: str) -> Node | object:
     parts = _VARIABLE.split(node.value)
     if len(parts) == 1:
         return node
@@ -142,13 +151,13 @@ def _substitute(node: Node, environ: Mapping[str, str]) -> Node | object:
             continue
         name, found, fallback = part[2:-1].partition(":-")
         name = name.strip()
-        value = environ.get(name)
+        value = reading.environ.get(name)
         if value is not None:
             value = value.strip()
         if found and not value:
-            value = fallback.strip() or (None if name not in environ else "")
+            value = fallback.strip() or (None if name not in reading.environ else "")
         if value is None:
-            return _DROP                      # one that is unset drops the whole key
+            return reading.leave_out(node, path, name)         # one that is unset drops the whole key
         parts[at] = value
         seen.append("${" + name + "}")
     return _copy(node, "".join(parts), ", ".join(seen))
@@ -164,7 +173,7 @@ def _include(node: Node, kind: str, folder: Path, reading: _Reading, path: str, 
     text = argument.value
     if kind == "$env":
         found = reading.environ.get(text)
-        return _copy(node, found.strip(), "${" + text + "}") if found is not None else _DROP
+        return _copy(node, found.strip(), "${" + text + "}") if found is not None else reading.leave_out(node, path, text)
     name, _, fragment = text.partition("#") if kind == "$include" else (text, "", "")
     file = folder / name
     try:
