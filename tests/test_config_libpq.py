@@ -69,6 +69,14 @@ def test_mistakes(connection: dict[str, Any], key: str, problem: str) -> None:
     assert caught.value.key == key
 
 
+def test_a_word_is_shown_if_it_could_be_meant() -> None:
+    shown = {"verify": True, "Requires": True, "on": True, "swordfish": False, "preferred-by-nobody": False, "s3cret": False}
+    for word, seen in shown.items():
+        with pytest.raises(BadKey) as caught:
+            tls({"sslmode": word})
+        assert (word in caught.value.problem) is seen
+
+
 def test_every_mistake_is_noted() -> None:
     found: list[BadKey] = []
     server({"host": ["a", "b"], "port": "x,0,1", "target_session_attrs": "rw", "load_balance_hosts": "yes",

@@ -82,7 +82,7 @@ def _proof(connection: Mapping[str, Any], note: Note) -> Proof:
     else:
         for one in negated or asked:
             if one not in METHODS:
-                note(BadKey("require_auth", f'expected {", ".join(METHODS)}{got(one)}'))
+                note(BadKey("require_auth", f'expected {", ".join(METHODS)}{got(one, METHODS)}'))
     methods = frozenset(METHODS) - frozenset(negated) if negated else frozenset(asked) if asked else None
     return Proof(channel_binding=member(ChannelBinding, connection, "channel_binding", ChannelBinding.PREFER, note), methods=methods)
 

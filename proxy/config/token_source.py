@@ -40,7 +40,7 @@ def _token_source(connection: Mapping[str, Any], note: Note) -> TokenSource | No
     kind = str(connection.get("type") or "default")
     command = connection.get("passwordCommand")
     if kind not in KINDS:
-        raise BadKey("type", f'expected {", ".join(KINDS)}{got(connection["type"])}')
+        raise BadKey("type", f'expected {", ".join(KINDS)}{got(connection["type"], KINDS)}')
     if command is not None:
         if kind != "default":
             note(BadKey("passwordCommand", f"type {kind} makes its own passwords; leave one of the two out"))

@@ -71,7 +71,8 @@ def _by_node(ssl: object, connection: Mapping[str, Any], note: Note) -> Tls:
         return Tls(mode=SslMode.REQUIRE)
     if ssl not in _ON and not isinstance(ssl, dict):
         hint = f"; for libpq's modes write sslmode: {ssl}" if ssl in MODES else ""
-        note(BadKey("ssl", f"expected true, false, no-verify or an object with ca, cert, key, rejectUnauthorized{got(ssl)}{hint}"))
+        note(BadKey("ssl", "expected true, false, no-verify or an object with ca, cert, key, rejectUnauthorized"
+                           f"{got(ssl, MODES)}{hint}"))
     given: Mapping[str, Any] = ssl if isinstance(ssl, dict) else {}
     inner = {f"ssl.{key}": value for key, value in given.items()}
     verify = given.get("rejectUnauthorized", True) not in (False, "false")

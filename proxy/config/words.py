@@ -6,6 +6,7 @@ A mistake is a BadKey.  Whoever reads a connection takes a `note`: with `refuse`
 
 from __future__ import annotations
 
+import difflib
 import enum
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -32,14 +33,15 @@ def refuse(fault: BadKey) -> None:
     raise fault
 
 
-def got(value: object) -> str:
-    """What was written, if it could be meant: a password in the wrong variable is not shown."""
+def got(value: object, known: Sequence[str] = ()) -> str:
+    """What was written, if it could be meant for one of the words known: a password in the wrong variable is not shown."""
     if isinstance(value, (dict, list)):
         return f", got {'an object' if isinstance(value, dict) else 'a list'}"
     if isinstance(value, bool):
         return f", got {str(value).lower()}"
-    plain = re.fullmatch(r"[a-z.,!-]{1,20}|[A-Za-z]{1,8}|TLSv[\d.]{1,4}|\d", str(value))
-    return f', got "{value}"' if plain else ", and this is none of them"
+    text = str(value)
+    meant = len(text) <= 3 or difflib.get_close_matches(text.lower(), [one.lower() for one in known], 1, 0.5)
+    return f', got "{text}"' if meant and re.fullmatch(r"[\w.,! -]{1,30}", text) else ", and this is none of them"
 
 
 def word(connection: Mapping[str, Any], key: str, default: str) -> str:
@@ -56,7 +58,7 @@ def choice(connection: Mapping[str, Any], key: str, known: Sequence[str], defaul
     if found in known or not found:
         return found
     listed = " or ".join(known) if len(known) == 2 else ", ".join(known)
-    note(BadKey(key, f"expected {listed}{got(connection.get(key))}"))
+    note(BadKey(key, f"expected {listed}{got(connection.get(key), known)}"))
     return default
 
 
