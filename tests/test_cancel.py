@@ -155,12 +155,12 @@ def roomy() -> Iterator[dict[str, Any]]:
     server.remove()
 
 
-@pytest.mark.parametrize(("mode", "minor"), [("transaction", 0), ("transaction", 2), ("session", 2)])
+@pytest.mark.parametrize(("mode", "minor"), [("transaction", 0), ("transaction", 2), ("session", 2), ("auto", 0)])
 @pytest.mark.parametrize(("seconds", "many"), [(2, 10), pytest.param(60, 100, marks=pytest.mark.long)])
 def test_many_cancel_and_nobody_hits_a_stranger(roomy: dict[str, Any], tmp_path: Path, mode: str, minor: int, seconds: int,
                                                 many: int) -> None:
     """They cancel themselves at random, ten others never do and must never see a cancel."""
-    size = many // 3 if mode == "transaction" else many + 10
+    size = many // 3 if mode != "session" else many + 10
     with daemon(tmp_path, roomy, **TRUST, pool={"mode": mode, "size": size}) as running:
         end = time.monotonic() + seconds
         problems: list[str] = []

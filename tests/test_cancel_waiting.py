@@ -16,10 +16,10 @@ from tests.servers import Daemon, Postgres, daemon, until
 from tests.test_cancel import TRUST, Canceller
 
 
-@pytest.fixture(scope="module")
-def narrow(base: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+@pytest.fixture(scope="module", params=["transaction", "auto"])
+def narrow(request: pytest.FixtureRequest, base: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """One connection for everybody."""
-    with daemon(tmp_path_factory.mktemp("narrow"), base, **TRUST, pool={"mode": "transaction", "size": 1}) as running:
+    with daemon(tmp_path_factory.mktemp("narrow"), base, **TRUST, pool={"mode": request.param, "size": 1}) as running:
         yield running
 
 
@@ -29,7 +29,8 @@ def waiting(running: Daemon, count: int = 1) -> None:
 
 @pytest.mark.parametrize("request_", [
     query("select 1"), parse("select 1") + bind() + execute() + SYNC, parse("nonsense") + SYNC + FLUSH,
-    query("copy t from stdin") + copy_data(b"1\n") + COPY_DONE, query("select 1") + b"Q\0\0", SYNC])
+    query("copy t from stdin") + copy_data(b"1\n") + COPY_DONE, query("select 1") + b"Q\0\0", SYNC,
+    query("set work_mem to '6MB'"), parse("select 1", "named") + bind("named") + execute() + SYNC, query("begin; listen x")])
 def test_it_fails_and_the_session_goes_on(narrow: Daemon, request_: bytes) -> None:
     with Canceller(narrow.port) as holder, Canceller(narrow.port) as client:
         holder.ask("begin")

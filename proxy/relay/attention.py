@@ -22,6 +22,7 @@ from proxy.session.account import Account
 from proxy.session.consequences import Reason
 from proxy.session.link import CONCERNS_DATABASES
 from proxy.session.parameters import State
+from proxy.session.queued import CANCELED, UpToSync, first_request, flushed
 from proxy.wire import messages
 
 MOST_WHOLE = 4 << 20               # bytes of a message that is read whole
@@ -43,6 +44,8 @@ class Attention(Relay):
         def _rest(self) -> bool: ...
         def _ask_for_one(self) -> None: ...
         def _strikes_are_over(self) -> None: ...
+        def _attend(self, rest: bytes) -> None: ...
+        stub: bytes
 
     def __init__(self, sock: socket.socket, pool: Pool, tally: Tally, key: Key, settings: Settings | None,
                  concerns_databases: Callable[[bytes], None]) -> None:
@@ -197,8 +200,47 @@ class Attention(Relay):
         if not piece:
             self.finish("client closed the connection")
             return
-        self.inbox += piece
+        self.inbox += piece if self.skip is None else self._behind_sync(piece)
         self._advance()
+
+    def cancel_wait(self) -> None:
+        """As of any relay that waits; what the Link has walked is forgotten, since it will not be sent."""
+        if self.place is None or self.waiter is not None or self.upstream is not None:
+            return
+        waiting = self.held + self.stub + self.inbox
+        cut = first_request(waiting)
+        if cut is None and flushed(waiting) is None:
+            return
+        self.unwalk()
+        self.held = self.stub = b""
+        self.inbox[:] = rest = waiting[cut.end:] if cut is not None else b""
+        if len(rest) < 5:
+            self._withdraw()
+        if cut is None:
+            self.skip = UpToSync()
+        self.tally.errors["57"] += 1
+        self._say(CANCELED if cut is None else CANCELED + messages.ready_for_query())
+        if not rest and cut is not None and (self.draining or self.leaving):
+            self._end_of_work()
+        elif not self.attention:
+            self._attend(b"")
+        else:
+            self._advance()
+
+    def _behind_sync(self, piece: bytes) -> bytes:
+        """What of `piece` is not thrown away with a request that was cancelled while it waited."""
+        assert self.skip is not None
+        rest = self.skip.feed(piece)
+        if rest is None:
+            return b""
+        goodbye, self.skip = self.skip.goodbye, None
+        if goodbye:
+            self.finish("client said goodbye")
+        else:
+            self._say(messages.ready_for_query())
+            if self.draining and not rest:
+                self._end_of_work()
+        return rest
 
     def on_upstream_writable(self) -> None:
         super().on_upstream_writable()

@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from proxy.config.settings import Mode
 from proxy.errors import ProxyError
 from proxy.pool.dialling import MAX_REMEMBERED
 from proxy.pool.lane import Place
@@ -41,7 +40,6 @@ class Boarding(Pump):
         held: bytes
         backlog: bytearray | None
         leaving: bool
-        mode: Mode
         skip: UpToSync | None
         draining: bool
 
@@ -207,6 +205,7 @@ class Boarding(Pump):
         counted = CANCELED + ready * cut.owed
         self.from_upstream(bytearray(counted), len(counted))
         self.held = self.held[cut.end:]
+        self._forget_what_never_ran(self.held)
         if not self.owed:
             self.used = False
             if not self.open or not self.held:
@@ -220,8 +219,8 @@ class Boarding(Pump):
     def _cancel_flushed(self) -> None:
         """A request that wants its answers without a Sync: it fails, and what comes up to the Sync is thrown away."""
         owed = flushed(self.held)
-        if owed is None or self.mode is Mode.AUTO:
-            return                             # a keen link does not walk what is thrown away: there it waits on
+        if owed is None:
+            return
         self._withdraw()
         self.skip = UpToSync()
         self.skip.owed = owed
@@ -230,6 +229,11 @@ class Boarding(Pump):
         self._say(CANCELED)
         if not self.leaving:
             self.resume()
+
+    def _forget_what_never_ran(self, rest: bytes) -> None:
+        """A client without an upstream was not pinned before what it sent."""
+        if not rest:
+            self.pinned, self.dirty = None, False
 
     def skipped(self, data: bytes) -> bytes | None:
         """What stands behind the Sync of a request that was cancelled while it waited: that one is answered here.  None while it
@@ -242,6 +246,7 @@ class Boarding(Pump):
         counted = ready * self.skip.owed
         self.skip, self.held = None, b""
         self.from_upstream(bytearray(counted), len(counted))
+        self._forget_what_never_ran(rest)
         if not self.owed:
             self.used = False
         self._say(ready)

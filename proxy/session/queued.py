@@ -12,7 +12,7 @@ from proxy.wire import messages
 
 REQUESTS = b"QSF"
 COPY = b"dcf"
-SYNC, FLUSH = b"SH"
+SYNC, FLUSH, TERMINATE = b"SHX"
 CANCELED = messages.fields(b"E", {"S": "ERROR", "V": "ERROR", "C": "57014", "M": "canceling statement due to user request"})
 
 
@@ -64,6 +64,7 @@ class UpToSync:
 
     def __init__(self) -> None:
         self.owed = 0                        # ReadyForQuery that were expected for what has been thrown away
+        self.goodbye = False                 # instead of the Sync
         self._left = 0
         self._part = b""
 
@@ -76,6 +77,9 @@ class UpToSync:
             self.owed += tag in REQUESTS
             if tag == SYNC:
                 return data[at:]
+            if tag == TERMINATE:
+                self.goodbye = True
+                return b""
         self._left, self._part = max(0, at - len(data)), data[at:]
         return None
 
