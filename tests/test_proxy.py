@@ -229,6 +229,24 @@ def test_an_upstream_that_died_is_replaced_unnoticed(base: dict[str, Any], postg
         assert connection.execute("select 1").fetchone() == (1,)
 
 
+@pytest.mark.parametrize("mode", ["session", "transaction", "auto"])
+def test_without_the_compiled_twin(base: dict[str, Any], tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no C compiler the Python text does all of it."""
+    monkeypatch.setenv("SWITCHBOARD_PURE", "1")
+    with daemon(tmp_path, base, pool={"mode": mode, "size": 2}) as running, running.connect("catalog") as first, \
+            running.connect("catalog") as second:
+        for number, client in enumerate((first, second)):
+            if mode != "transaction":
+                client.execute("select set_config('my.number', %s, false)", [str(number)])
+        for number, client in enumerate((first, second)):
+            if mode != "transaction":
+                assert client.execute("show my.number").fetchone() == (str(number),)
+            with client.transaction():
+                assert client.execute("select %s::text", ["x" * 100_000]).fetchone() == ("x" * 100_000,)
+            with pytest.raises(psycopg.errors.DivisionByZero):
+                client.execute("select 1/0")
+
+
 def test_query_wait_timeout(base: dict[str, Any], tmp_path: Path) -> None:
     pool = {"mode": "session", "size": 1, "query_wait_timeout": "300ms"}
     with daemon(tmp_path, base, pool=pool) as running, running.connect("catalog"), pytest.raises(

@@ -388,7 +388,11 @@ class Relay(Boarding):
         self._upstream_lost(self.upstream, fault)
 
     if TYPE_CHECKING or hot is None:
-        client_event, upstream_event = on_client, on_upstream
+        def client_event(self) -> None:
+            self.on_client()                   # which a relay of mode `auto` has of its own kind
+
+        def upstream_event(self) -> None:
+            self.on_upstream()
 
     def _upstream_lost(self, upstream: Upstream, fault: UpstreamFault | None = None) -> None:
         told = self.fatal                     # its own farewell has been passed on already
