@@ -16,7 +16,6 @@ class Without(NamedTuple):
 
 
 CONSOLE = Without("there is no admin console yet")
-SHARED = Without("prepared statements pin their connection in transaction mode; sharing them between clients is still to come")
 HELD = tuple[str, str | tuple[str, ...] | Without]
 
 BEHAVIOURS: dict[int, HELD] = {
@@ -101,16 +100,21 @@ BEHAVIOURS: dict[int, HELD] = {
           "query_flow::test_thousands_in_a_pipeline_and_every_tenth_fails")),
     44: ("an idle server that says something is looked at; one that says goodbye is replaced",
          "proxy::test_an_upstream_that_died_is_replaced_unnoticed"),
-    45: ("equal statements of many clients", "drivers_python::test_prepared_statements_of_two_clients"),
+    45: ("equal statements of many clients",
+         ("drivers_python::test_prepared_statements_of_two_clients",
+          "auto::test_prepared_statements_are_shared_and_belong_to_their_clients")),
     46: ("Close of a statement that is not there succeeds",
          "query_flow::test_statements_that_are_not_there_and_those_that_are_there_already"),
     47: ("Parse of a name that is there: 42P05, and the session goes on",
          "query_flow::test_statements_that_are_not_there_and_those_that_are_there_already"),
     48: ("a Parse that failed may be tried again", "query_flow::test_a_parse_that_failed_works_later"),
-    49: ("eviction of statements", SHARED),
+    49: ("the statement least lately used is closed, also where its pipeline fails",
+         ("statement_limits::test_the_least_lately_used_goes_and_comes_back_when_it_is_wanted",
+          "statement_limits::test_a_pipeline_that_fails_where_one_is_thrown_out",
+          "statement_limits::test_a_client_has_so_many_and_no_more")),
     50: ("DEALLOCATE ALL and DISCARD ALL are one client's", "query_flow::test_deallocate_is_for_one_client_alone"),
     51: ("names and texts larger than buffers", "query_flow::test_names_and_texts_larger_than_any_buffer"),
-    52: ("the number of shared statements changes", SHARED),
+    52: ("the number of shared statements changes", Without("it is no setting: mode auto shares them, the other modes never")),
     53: ("what was meant for a COPY that failed is thrown away", "query_flow::test_copy_that_fails_while_its_data_comes"),
     54: ("a Sync inside COPY is eaten", "query_flow::test_copy_in_the_extended_protocol"),
     55: ("CopyBoth", ("replication::test_pg_receivewal", "replication::test_a_subscription")),
@@ -132,8 +136,9 @@ BEHAVIOURS: dict[int, HELD] = {
          ("query_flow::test_an_error_ends_a_session_only_if_it_is_fatal", "query_flow::test_messages_of_no_type_end_the_session")),
     68: ("no reserve pool is needed: `size` is the limit, whoever waits is served in turn",
          ("pool_life::test_size_is_the_limit_however_many_wait", "pool_life::test_first_come_first_served")),
-    69: ("a full pool evicts its oldest idle connection, and min_size evicts none; a limit per server is still to come",
-         "pool_life::test_a_full_pool_makes_room_for_other_startup_parameters"),
+    69: ("a full pool evicts its oldest idle connection, and min_size evicts none; so does a full server, but for what is guaranteed",
+         ("pool_life::test_a_full_pool_makes_room_for_other_startup_parameters", "budget::test_who_is_busy_makes_room_for_who_waits",
+          "budget::test_what_is_guaranteed_is_left_alone")),
     70: ("lifetimes end spaced", "pool_life::test_lifetime"),
     71: ("a server that died while idle is replaced unnoticed", "proxy::test_an_upstream_that_died_is_replaced_unnoticed"),
     72: ("connect_query", Without("there is none: what a connection begins with is said by startup parameters, `options` and `role`")),
