@@ -11,9 +11,11 @@ from typing import Any
 
 import psycopg
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from proxy.auth.ldap import Directory, escaped_in_dn, escaped_in_filter
+from proxy.config.configuration import read
 from proxy.config.ldap import LdapUrl
 from proxy.config.rule import Rule
 from tests import certificates, slapd
@@ -195,6 +197,23 @@ def test_a_directory_that_talks_nonsense_lets_nobody_in(
 def test_mistakes(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         Rule.model_validate({"method": "ldap", **options})
+
+
+def test_what_is_doubtful_is_told_at_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rules = [{"method": "ldap", "ldapserver": "127.0.0.1 dc1.example.org dc2.example.org", "ldapprefix": "cn="},
+             {"method": "ldap", "ldapserver": "dc1.example.org", "ldapprefix": "cn=", "ldaptls": True},
+             {"method": "ldap", "ldapurl": "ldaps://dc1.example.org/dc=x"}, {"method": "ldap", "ldapurl": "ldap://dc3.example.org/dc=x"},
+             {"method": "ldap", "ldapserver": "localhost", "ldapsuffix": "@x"}]
+    file = tmp_path / "app-config.yaml"
+    database = {"client": "pg", "connection": {"host": "db", "user": "u"}}
+    file.write_text(yaml.safe_dump({"backend": {"database": database}, "switchboard": {"users": {"*": {}}, "auth": {"rules": rules}}}))
+    told = [text for text in read([file], environ={}).warnings if "auth.rules" in text]
+    assert told == ["switchboard.auth.rules[0]: passwords go in clear to dc1.example.org dc2.example.org; set ldaptls: true or "
+                    "ldapscheme: ldaps",
+                    "switchboard.auth.rules[3]: passwords go in clear to dc3.example.org; set ldaptls: true or ldapscheme: ldaps"]
+    monkeypatch.setattr("proxy.config.configuration.find_spec", lambda _: None)
+    assert "switchboard.auth.rules[4]: method ldap lets nobody in without its library: pip install 'pg-switchboard[ldap]'" in read(
+        [file], environ={}).warnings
 
 
 def test_urls() -> None:

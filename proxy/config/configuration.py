@@ -5,8 +5,9 @@ from __future__ import annotations
 import getpass
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -19,6 +20,7 @@ from proxy.config.passed_over import passed_over
 from proxy.config.resolve import resolve
 from proxy.config.resolved import EMBEDDED, MYSQL, Resolved
 from proxy.config.routing import Routing
+from proxy.config.rule import Rule
 from proxy.config.settings import LATER, Settings, contradictions
 from proxy.config.target import Credential, Engine, Secret, Server, Target
 from proxy.config.yaml12 import Node
@@ -132,6 +134,8 @@ def read(paths: Sequence[str | Path] | None = None, *, environ: Mapping[str, str
     warnings += unserved
     if not problems:
         warnings += doubts(tree, configuration)
+    for number, rule in enumerate(settings.auth.rules):
+        warnings += [f"switchboard.auth.rules[{number}]: {text}" for text in _doubtful(rule)]
     for name, user in settings.users.items():
         if user.password is None and (user.method or settings.auth.method) != "trust" and not settings.auth.rules and name != "*":
             node = section.get("users", name)
@@ -141,6 +145,15 @@ def read(paths: Sequence[str | Path] | None = None, *, environ: Mapping[str, str
     if problems:
         raise ConfigProblems(problems)
     return replace(configuration, warnings=tuple(warnings))
+
+
+def _doubtful(rule: Rule) -> Iterator[str]:
+    """What may be meant so, but should not."""
+    if rule.method == "ldap" and rule.read_by_others:
+        yield f"passwords go in clear to {rule.read_by_others}; set ldaptls: true or ldapscheme: ldaps"
+    library = {"ldap": "ldap3", "pam": "pam"}.get(rule.method)
+    if library is not None and find_spec(library) is None:
+        yield f"method {rule.method} lets nobody in without its library: pip install 'pg-switchboard[{rule.method}]'"
 
 
 def _unserved(root: Node, plugin: str, client: str) -> str:

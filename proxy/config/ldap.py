@@ -96,5 +96,13 @@ class LdapOptions(Section):
         return None
 
     @property
+    def read_by_others(self) -> str:
+        """The servers that passwords are sent to in clear, over a network; empty for none."""
+        if self.ldaptls or self.encrypted_anyway:
+            return ""
+        hosts = [LdapUrl.parse(self.ldapurl).host] if self.ldapurl is not None else (self.ldapserver or "").split()
+        return " ".join(host for host in hosts if host not in ("localhost", "::1") and not host.startswith("127."))
+
+    @property
     def encrypted_anyway(self) -> bool:
         return (LdapUrl.parse(self.ldapurl).scheme if self.ldapurl is not None else self.ldapscheme) == "ldaps"
