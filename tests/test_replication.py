@@ -124,6 +124,20 @@ def test_a_walsender_talks_sql_too(proxy: Daemon) -> None:
         assert system.get_value(0, 3) == b"backstage_plugin_catalog"
 
 
+def test_who_leaves_a_stream_leaves_its_slot(publisher: Postgres, proxy: Daemon) -> None:
+    """A goodbye inside CopyBoth ends the walsender at once, not at its next keepalive: the slot can be dropped."""
+    slot = f"left{proxy.port}"
+    connection = psycopg.connect(proxy.dsn("catalog", "copier", "c0py", replication="database"), autocommit=True)
+    try:
+        connection.pgconn.exec_(f"CREATE_REPLICATION_SLOT {slot} LOGICAL test_decoding".encode())
+        started = connection.pgconn.exec_(f"START_REPLICATION SLOT {slot} LOGICAL 0/0".encode())
+        assert started.status == psycopg.pq.ExecStatus.COPY_BOTH
+    finally:
+        connection.close()
+    active = f"select active from pg_replication_slots where slot_name = '{slot}'"
+    until(lambda: publisher.sql(active) == [(False,)], "the end of the walsender", 5)
+    publisher.sql(f"select pg_drop_replication_slot('{slot}')")
+    proxy.logged("user=copier .*reason=.client said goodbye")
 
 
 def test_a_login_that_fails_is_nobody_elses_trouble(publisher: Postgres, tmp_path: Path) -> None:

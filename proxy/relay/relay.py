@@ -22,6 +22,7 @@ from proxy.config.settings import Mode
 from proxy.errors import ProxyError, Shutdown, UpstreamFault
 from proxy.hot import hot
 from proxy.net.readers import readers
+from proxy.pool.dedicated import Dedicated
 from proxy.pool.lane import Place
 from proxy.pool.pool import Pool
 from proxy.pool.tally import Tally
@@ -30,6 +31,7 @@ from proxy.relay.boarding import Boarding
 from proxy.relay.pump import AWAY, BROKEN, CLOSED, LOST, PUSHED, SETTLE, SHORT, VIEW, WALKED, WOULD_BLOCK
 from proxy.session.link import IDLE, TERMINATE, THINK, I
 from proxy.session.queued import UpToSync
+from proxy.wire import messages
 
 
 class Relay(Boarding):
@@ -213,6 +215,8 @@ class Relay(Boarding):
         self.leaving = self.draining = True
         if hot is not None:
             self.swift = False                 # each event asks whether it was the last
+        if isinstance(self.pool, Dedicated) and self.upstream is not None:
+            self.upstream.push(messages.message(b"X"))   # a stream of WAL has no end to be awaited: the server knows
 
     def _push_rest(self) -> None:
         """The upstream is slow: keep the rest, read no more from the client until it has gone."""
@@ -400,7 +404,9 @@ class Relay(Boarding):
         upstream.rider = None
         upstream.close()
         self.pool.lost(upstream)
-        if told:
+        if self.leaving and isinstance(self.pool, Dedicated):
+            self.finish("client said goodbye")
+        elif told:
             self.finish("terminated by the server")
         else:
             self.finish("upstream connection lost", fault or UpstreamFault("server closed the connection unexpectedly"))
