@@ -24,10 +24,11 @@ def run(python: Path, arguments: Sequence[str | Path], cwd: Path, place: Place, 
         ) -> dict[str, Result]:
     """Result by test id.  Raises Broken where pytest did not run to its end."""
     record = place.folder / "record.jsonl"
-    done = subprocess.run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "suite_recorder", f"--timeout={ONE_TEST}",
-                           *arguments], cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          errors="replace",
-                          env=place.environment(SUITE_RECORD=str(record), PYTHONPATH=str(PLUGIN), **(environment or {})))
+    words = [python, "-m", "pytest", "-q", "-o", f"cache_dir={place.folder / 'cache'}", "-p", "suite_recorder", f"--timeout={ONE_TEST}",
+             *arguments]
+    variables = place.environment(SUITE_RECORD=str(record), PYTHONPATH=str(PLUGIN), **environment or {})
+    done = subprocess.run(words, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          errors="replace", env=variables)
     if done.returncode not in RAN or not record.exists():
         raise Broken(f"pytest ended with {done.returncode}:\n{done.stdout[-3000:]}")
     found: dict[str, Result] = {}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Sequence
 
-from tests.suites import by_pytest
+from tests.suites import by_pytest, node, regress
 from tests.suites.compare import Result
 from tests.suites.places import Needs, Place
-from tests.suites.sources import Sdist, python_with
+from tests.suites.sources import Git, Sdist, python_with
 
 Run = Callable[[Place, Sequence[str]], dict[str, Result]]
 
@@ -26,6 +27,8 @@ class Suite:
 
 ASYNCPG = Sdist("asyncpg", "0.30.0", "c551e9928ab6707602f44811817f82ba3c446e018bfe1d3abecc8ba5f3eac851")
 PSYCOPG2 = Sdist("psycopg2", "2.9.10", "12ec0b40b0273f95296233e8750441339298e6a572f7039da5b260e3c8b60e11")
+SQLALCHEMY = Sdist("sqlalchemy", "2.0.41", "edba70118c4be3c2b1f90754d308d0b79c6fe2c0fdc52d8ddf603916f83f4db9")
+PSYCOPG = Git("https://github.com/psycopg/psycopg", "83f110367cdd249cc0a352e2246ecea9e878e5a0")      # 3.3.4
 
 
 def asyncpg() -> Run:
@@ -51,8 +54,50 @@ def psycopg2() -> Run:
     return run
 
 
+def psycopg() -> Run:
+    folder = PSYCOPG.folder()
+    python = python_with("psycopg", ["psycopg[binary]==3.3.4", "psycopg-pool", "anyio>=4", "pproxy>=2.7", "dnspython>=2.1",
+                                     *by_pytest.RUNNER])
+
+    def run(place: Place, chosen: Sequence[str]) -> dict[str, Result]:
+        return by_pytest.run(python, ["--import-mode=importlib", "--test-dsn", place.words, *(chosen or ["tests"])], folder, place,
+                             {"PSYCOPG_IMPL": "binary"})
+
+    return run
+
+
+def sqlalchemy() -> Run:
+    folder = SQLALCHEMY.folder()
+    python = python_with("sqlalchemy", ["psycopg[binary]==3.2.9", "asyncpg==0.30.0", "greenlet",
+                                        "typing_extensions", *by_pytest.RUNNER])
+
+    def run(place: Place, chosen: Sequence[str]) -> dict[str, Result]:
+        servers = [f"postgresql+{driver}://{place.user}:{place.password}@{place.host}:{place.port}/{place.database}"
+                   for driver in ("psycopg", "asyncpg")]
+        return by_pytest.run(python, ["--maxfail=100000", *(word for server in servers for word in ("--dburi", server)),
+                                      *(chosen or DIALECT)], folder, place)
+
+    return run
+
+
+def node_postgres() -> Run:
+    return functools.partial(node.run, node.folder())
+
+
+def pg_regress() -> Run:
+    return functools.partial(regress.run, regress.folder())
+
+
+DIALECT = ("test/dialect/test_suite.py", "test/dialect/postgresql", "test/engine")
 SUITES: dict[str, Suite] = {
     "asyncpg": Suite(f"asyncpg {ASYNCPG.version}", asyncpg, Needs(made_by_tests=("testdb", "asyncpg_intro_test"))),
     "psycopg2": Suite(f"psycopg2 {PSYCOPG2.version}", psycopg2, Needs(
         settings={"max_prepared_transactions": "10", "wal_level": "logical"}, sql=("create extension hstore",))),
+    "psycopg": Suite("psycopg 3.3.4", psycopg, Needs(settings={"max_prepared_transactions": "10"}, sql=("create extension hstore",))),
+    "node-postgres": Suite(f"node-postgres {node.VERSION}", node_postgres),
+    "pg_regress": Suite(f"PostgreSQL {regress.SOURCE.version.split('-')[0]}'s regression tests", pg_regress, Needs(
+        sql=regress.LIKE_REGRESSION, binaries=regress.binaries)),
+    "sqlalchemy": Suite(f"SQLAlchemy {SQLALCHEMY.version}: dialect and engine, over psycopg and asyncpg", sqlalchemy, Needs(
+        settings={"max_prepared_transactions": "10"},
+        sql=("create schema test_schema", "create schema test_schema_2", "create extension hstore", "create extension citext"))),
 }

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tests.servers import Postgres, daemon
+
+PASSWORD = "a-password-of-no-worth"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,15 +44,18 @@ class Needs:
     made_by_tests: tuple[str, ...] = ()                # databases that a test creates by itself
     settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
     sql: tuple[str, ...] = ()          # run in `suite`
-    binaries: Path | None = None       # unset: the PostgreSQL that the tests always use
+    binaries: Callable[[], Path] | None = None         # unset: the PostgreSQL that the tests always use
 
 
 @contextlib.contextmanager
 def place(folder: Path, needs: Needs, mode: str | None = None, pool: int = 20) -> Iterator[Place]:
     """At a server (mode None) or at a Switchboard in front of one."""
     folder.mkdir()
-    server = Postgres(needs.binaries, **needs.settings)
+    server = Postgres(needs.binaries and needs.binaries(), **needs.settings)
     try:
+        # One in both runs; without capitals, which a test of SQLAlchemy's takes for its own placeholders.
+        server.sql(f"alter role postgres password '{PASSWORD}'")
+        server.password = PASSWORD
         for name in needs.databases:
             server.sql(f'create database "{name}"')
         for text in needs.sql:
