@@ -2,6 +2,7 @@
 
     ProxyError                    XX000  our own mistake
       ClientFault                 08P01  the client broke the protocol
+        NoStartup                 08P01  what came first is no startup packet: like PostgreSQL, we hang up without a word
         AuthenticationFailed      28P01  wrong password, unknown user, wrong method
         AuthorizationFailed       28000  the rules leave no way in
         UnknownDatabase           3D000  no plugin, database or prefix answers to this name
@@ -44,6 +45,10 @@ class ProxyError(Exception):
 
 class ClientFault(ProxyError):
     sqlstate = "08P01"
+
+
+class NoStartup(ClientFault):
+    """PostgreSQL logs it and closes (COMMERROR in ProcessStartupPacket): who does not speak the protocol reads no error."""
 
 
 class AuthenticationFailed(ClientFault):

@@ -34,10 +34,16 @@ def memory(running: Daemon) -> int:
 
 @pytest.mark.parametrize("packet", [
     struct.pack("!i", 7), struct.pack("!i", -1), struct.pack("!i", MAX_STARTUP + 1), struct.pack("!i", 2**31 - 1),
-    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01\x00\x05nonsense"], ids=repr)
-def test_no_startup_packet_is_told_and_closed(target: Daemon, packet: bytes) -> None:
+    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"], ids=repr)
+def test_no_startup_packet_is_closed_without_a_word(target: Daemon, packet: bytes) -> None:
     with Raw(target.port) as raw:
         raw.send(packet)
+        assert raw.closed()
+
+
+def test_nonsense_in_a_tls_handshake_is_told_and_closed(target: Daemon) -> None:
+    with Raw(target.port) as raw:
+        raw.send(b"\x16\x03\x01\x00\x05nonsense")
         assert raw.refusal()["C"] == "08P01"
 
 

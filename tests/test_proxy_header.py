@@ -171,4 +171,5 @@ def test_a_header_of_who_is_not_trusted_is_no_startup_packet(base: dict[str, Any
         for header, _ in GOOD:
             with Raw(running.port) as raw:
                 raw.send(header)
-                assert raw.refusal()["M"] == "invalid length of startup packet"
+                assert raw.closed()
+                running.logged("invalid length of startup packet")

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from proxy.wire.messages import message
-from proxy.wire.startup import GSSENC_CODE, SSL_REQUEST, V3_0, pack
+from proxy.wire.startup import CANCEL_CODE, GSSENC_CODE, SSL_REQUEST, V3_0, pack
 from tests.raw import Raw
-from tests.servers import Daemon, daemon
+from tests.servers import Daemon, Postgres, daemon
 
 GSSENC_REQUEST = struct.pack("!ii", 8, GSSENC_CODE)
 
@@ -53,6 +53,18 @@ def test_startup_packets_that_are_none(trusting: Daemon, body: bytes, state: str
         raw.send(struct.pack("!ii", len(body) + 8, V3_0) + body)
         fault = raw.refusal()
         assert (fault["S"], fault["C"], fault["M"]) == ("FATAL", state, words)
+
+
+@pytest.mark.parametrize("first", [
+    b"X\0\0\0\4",                               # a goodbye before a hello: node-postgres, when it is told to leave at once
+    b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"\0\0\0\4", b"\0\0\x27\x15\0\3\0\0", b"\xff\xff\xff\xff",
+    struct.pack("!iii", 12, CANCEL_CODE, 1)])
+def test_who_does_not_speak_the_protocol_is_left_without_a_word(trusting: Daemon, postgres: Postgres, first: bytes) -> None:
+    for port in (postgres.port, trusting.port):
+        with Raw(port) as raw:
+            raw.send(first)
+            assert raw.closed()
+    trusting.logged("client refused.*invalid length of (startup packet|cancel request)")
 
 
 def test_without_a_database_it_is_the_users_name(trusting: Daemon) -> None:

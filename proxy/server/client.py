@@ -14,7 +14,7 @@ from proxy.auth.rules import Address
 from proxy.config.clients import User
 from proxy.config.settings import Mode
 from proxy.config.target import Target
-from proxy.errors import Forbidden, LoginTimeout, ProxyError, TooManyConnections
+from proxy.errors import Forbidden, LoginTimeout, NoStartup, ProxyError, TooManyConnections
 from proxy.net.peer import address_of
 from proxy.net.stream import MAX_GATEWAY_MESSAGE, Stream
 from proxy.pool.tally import Tally
@@ -192,7 +192,7 @@ async def _refuse(worker: Worker, stream: Stream, client: Client, fault: ProxyEr
     worker.refused[fault.sqlstate[:2]] += 1
     if isinstance(fault, TooManyConnections):
         worker.limited[fault.limit] += 1
-    await _last_words(stream, messages.error_response(fault))
+    await _last_words(stream, b"" if isinstance(fault, NoStartup) else messages.error_response(fault))
 
 
 async def _maintain(worker: Worker, stream: Stream, client: Client, hello: Startup) -> None:

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from proxy.errors import ClientFault, NotSupported
+from proxy.errors import ClientFault, NoStartup, NotSupported
 
 MAX_STARTUP = 10_000        # PostgreSQL's own MAX_STARTUP_PACKET_LENGTH (pqcomm.h)
 SSL_CODE = 80877103
@@ -90,14 +90,14 @@ def length_of(head: bytes) -> int:
     """The length a packet claims, checked before anything is read or widened."""
     (length,) = struct.unpack("!i", head[:4])
     if not 8 <= length <= MAX_STARTUP:
-        raise ClientFault("invalid length of startup packet")
+        raise NoStartup("invalid length of startup packet")
     return int(length)
 
 
 def parse(packet: bytes) -> Packet:
     """One whole packet, its length included."""
     if len(packet) < 8:
-        raise ClientFault("invalid length of startup packet")
+        raise NoStartup("invalid length of startup packet")
     (code,) = struct.unpack_from("!i", packet, 4)
     if code == SSL_CODE and len(packet) == 8:
         return SSLRequest()
@@ -106,7 +106,7 @@ def parse(packet: bytes) -> Packet:
     if code == CANCEL_CODE:
         # Protocol 3.2 allows longer secrets: up to 256 bytes.
         if not 16 <= len(packet) <= 12 + 256:
-            raise ClientFault("invalid length of cancel request")
+            raise NoStartup("invalid length of cancel request")
         return CancelRequest(int.from_bytes(packet[8:12]), packet[12:])
     major, minor = code >> 16, code & 0xFFFF
     if major != 3:
