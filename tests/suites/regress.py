@@ -58,7 +58,8 @@ def run(home: Path, place: Place, chosen: Sequence[str]) -> dict[str, Result]:
     which = list(chosen) if chosen else [f"--schedule={tests / 'parallel_schedule'}"]
     options = {"bindir": home / "installed" / "bin", "inputdir": tests, "outputdir": tests, "dlpath": tests, "dbname": place.database,
                "host": place.host, "port": place.port, "user": place.user, "max-connections": 15}
-    words: list[str | Path] = [tests / "pg_regress", "--use-existing", *(f"--{name}={value}" for name, value in options.items()), *which]
+    words: list[str | Path] = [tests / "pg_regress", "--use-existing",
+               *(f"--{name}={value}" for name, value in options.items()), *which]
     done = subprocess.run(words, cwd=tests, capture_output=True, text=True, errors="replace", env=place.environment(),
                           stdin=subprocess.DEVNULL)
     if done.returncode not in (0, 1):
