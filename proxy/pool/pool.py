@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -77,6 +77,7 @@ class Pool(Dialling):
         self.alarm = None
         self.welcomes: dict[tuple[Key, Settings | None], tuple[dict[str, str], Settings]] = {}
         self.baselines: dict[Key, Settings] = {}      # what a fresh login reports
+        self.departed: OrderedDict[int, int] = OrderedDict()       # processes that have gone, and whom they served last
         self.used_at = self.clock()
         # An idle connection to a template would be in the way of every CREATE DATABASE.
         self.clear_until = 0.0

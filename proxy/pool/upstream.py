@@ -38,6 +38,7 @@ WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLW
 TERMINATE = messages.message(b"X")
 _scratch = bytearray(65_536)
 _MAX_CHORE = 1 << 20
+REMEMBERED = 64             # closed connections whose notifications may still be under way
 AT_ONCE = 1e-9              # an `expires` that has always passed
 
 _interned: dict[Settings, Settings] = {}
@@ -274,6 +275,9 @@ class Upstream(Ear):
             return
         self.pause()
         self.broken = True
+        self.pool.departed[self.pid] = getattr(self.rider, "pid", 0) or self.last_pid
+        if len(self.pool.departed) > REMEMBERED:
+            self.pool.departed.popitem(last=False)
         if self.backlog is not None:
             self.backlog = None
             self.loop.remove_writer(self.fd)

@@ -285,7 +285,7 @@ class Attentive(Attention):
             if upstream.pid == process:
                 rider = upstream.rider
                 return rider.pid if isinstance(rider, Relay) else upstream.last_pid or None
-        return None
+        return pool.departed.get(process) or None
 
     def _strikes_are_over(self) -> None:
         for upstream in self.struck:
