@@ -155,7 +155,8 @@ def test_a_refusal_takes_the_same_time_for_who_exists_and_who_does_not(base: dic
                 times.append(time.perf_counter() - began)
                 texts.add(str(caught.value).split("FATAL:")[1].replace(user, "U"))
         assert len(texts) == 1
-        ratio = statistics.median(took[known]) / statistics.median(took["nobody"])
+        # What else the machine does only adds: the quick ones tell what a refusal takes.
+        ratio = statistics.quantiles(took[known])[0] / statistics.quantiles(took["nobody"])[0]
         assert 0.67 < ratio < 1.5, ratio
 
 
