@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests import clouds
+from tests.oracle.stage import Stage, stage
 from tests.servers import Daemon, Postgres, daemon
 
 
@@ -47,3 +48,10 @@ def metadata() -> Iterator[str]:
     """One for the whole run: google-auth reads its address once."""
     with clouds.metadata() as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def oracle(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """A server and proxies of one, two and three connections in mode `auto` in front of it."""
+    with stage(postgres, tmp_path_factory.mktemp("oracle")) as found:
+        yield found

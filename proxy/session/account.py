@@ -64,6 +64,7 @@ from proxy.wire import messages
 
 Prepareds = OrderedDict[bytes, None]
 _SETTINGS = (Set, Configure, Reset, ResetAll, Role, Authorization, Discard)
+_ODD = frozenset((Reason.OBSCURE, Reason.UNKNOWN))
 # What DISCARD ALL ends
 _DISCARDED = frozenset((*ASKED, Reason.SETTING, Reason.SEQUENCE, Reason.CODE, Reason.UNKNOWN, Reason.OBSCURE, Reason.LENGTH))
 
@@ -91,6 +92,7 @@ class Account(Extended):
         self.mirror = Parameters()
         self.mirror.become(has)
         self.on_server = on_server
+        self.arriving.clear()
         self.unnamed_there = False
 
     @property
@@ -117,6 +119,7 @@ class Account(Extended):
         self.unnamed = None                   # a simple Query ends it
         found = read(text, conforming=self.conforming)
         each = () if not found else tuple(one.effects for one in statements(text, conforming=self.conforming))
+        before = tuple(self.pins)
         self._beware(found)
         if len(found) == 1 and isinstance(found[0], Deallocate) and found[0].name is not None:
             gone = self._forget(found[0].name)
@@ -129,7 +132,7 @@ class Account(Extended):
             if known is not None and ahead:
                 self.dues.append(Due(S, ours=True))
                 ahead += packed(S, b"")
-        self.dues.append(Due(Q, each, schema=changes_schema(text)))
+        self.dues.append(Due(Q, each, schema=changes_schema(text), pins=tuple(reason for reason in self.pins if reason not in before)))
         return ahead + packed(Q, translated(text, found, self.pid, self.whose) + b"\0")
 
     def _sync(self, body: bytes) -> bytes:
@@ -225,6 +228,8 @@ class Account(Extended):
         elif (tag == b"1" and due.tag == P) or (tag == b"2" and due.tag == B) or (tag == b"3" and due.tag == C) or (
                 tag in b"Tn" and due.tag == D):
             self.dues.popleft()
+            if due.makes:
+                self.arriving.discard(due.makes)
             return b"" if due.ours else whole if due.answer is None else due.answer
         elif tag == b"D" and due.ours:
             due.rows.append(body)
@@ -249,7 +254,7 @@ class Account(Extended):
     def _status(self, due: Due | None, body: bytes, whole: bytes) -> bytes:
         name, value = messages.parse_parameter_status(body)
         self.mirror.learn(name, value)
-        if due is not None and not due.ours and name.lower() in self.parameters.beginning and due.resets:
+        if (due is None or not due.ours) and self._comes_back(name.lower()):
             return b""                        # the server goes back to what its session began with, not to what the client's did
         self.parameters.learn(name, value)
         if name == "standard_conforming_strings":
@@ -259,6 +264,11 @@ class Account(Extended):
             return b""
         self.told[name] = value
         return whole
+
+    def _comes_back(self, name: str) -> bool:
+        """Has the client what its session began with, while the upstream has something else?"""
+        began, lasting = self.parameters.beginning.get(name), self.parameters.settings.get(name)
+        return began is not None and lasting == began and name not in self.parameters.local and self.mirror.settings.get(name) != began
 
     def _copy_in(self, due: Due) -> None:
         """A COPY of the extended protocol eats the Syncs that were sent ahead of the end of its data."""
@@ -284,10 +294,21 @@ class Account(Extended):
                 given_up = self.dues.popleft()
                 if given_up.undo is not None:
                     given_up.undo()
+                if given_up is not due:
+                    self._unpin(given_up)
             self.skipping = not self.dues
-        elif due is not None and due.undo is not None:
-            due.undo()
-        return _renamed(whole, self.named, due.missing if due is not None else None)
+        elif due is not None:
+            if due.undo is not None:
+                due.undo()
+            if _unread(due, body):
+                self._unpin(due, _ODD)
+        return whole if due is None else _renamed(whole, due, self.named)
+
+    def _unpin(self, due: Due, which: frozenset[Reason] = frozenset(Reason)) -> None:
+        """It was not carried out.  If something else is on its way, that may have the same reason."""
+        if not any(other is not due and other.tag in (Q, E, F) for other in self.dues):
+            for reason in which.intersection(due.pins):
+                self.pins.pop(reason, None)
 
     def _ready(self, body: bytes, whole: bytes) -> bytes:
         due = None
@@ -395,15 +416,20 @@ _FROM_CLIENT: dict[int, Callable[[Account, bytes], bytes]] = {
     COPY_FAIL: lambda self, body: self._copy_end(COPY_FAIL, body)}
 
 
-def _renamed(error: bytes, named: dict[bytes, Statement], missing: bytes | None) -> bytes:
+def _unread(due: Due, error: bytes) -> bool:
+    """A simple Query that does not parse does nothing, whatever it says.  (Another text's error has its place in `p`, not `P`.)"""
+    return due.tag == Q and not due.at and b"\0C42601\0" in error and b"\0P" in error and b"\0q" not in error
+
+
+def _renamed(error: bytes, due: Due, named: dict[bytes, Statement]) -> bytes:
     """Our names of statements, as the client knows them."""
     if prepared.PREFIX not in error:
         return error
-    if missing is not None:
-        told = b'prepared statement "%s" does not exist' % missing if missing else b"unnamed prepared statement does not exist"
-        body = error[5:].replace(b'prepared statement "%s" does not exist' % NOWHERE, told)
-    else:
-        body = error[5:]
+    body = error[5:]
+    if due.name is not None:
+        body = body.replace(b'"%s"' % due.there, b'"%s"' % due.name)
+        if not due.name:
+            body = body.replace(b'prepared statement "" does not exist', b"unnamed prepared statement does not exist")
     for name, known in named.items():
         body = body.replace(b'"%s"' % known.server, b'"%s"' % name)
     return packed(error[0], body)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from proxy.session.consequences import Discard, Effect, Reason, Reset, ResetAll, Set
+from proxy.session.consequences import Effect, Reason
 from proxy.session.prepared import Statement
 from proxy.wire import messages
 
@@ -38,18 +38,15 @@ class Due:
     schema: bool = False                      # may change what statements mean
     known: Statement | None = None            # the prepared one that it is about
     ours: bool = False                        # nobody else is to see the answers
-    missing: bytes | None = None              # the name of a statement that the client does not have
+    name: bytes | None = None                 # of a statement, as the client says it
+    there: bytes = b""                        # and the server
+    makes: bytes = b""                        # what the server calls a statement that this prepares
     answer: bytes | None = None               # instead of the server's acknowledgement
     undo: Callable[[], object] | None = None  # when the message was not carried out
+    pins: tuple[Reason, ...] = ()             # that there were not before it
     rows: list[bytes] = field(default_factory=list)
     error: bytes | None = None
     then: Callable[[Due], None] | None = None
-
-    @property
-    def resets(self) -> bool:
-        """May the settings of the session's beginning come back?"""
-        return any(isinstance(effect, Reset | ResetAll | Discard) or (isinstance(effect, Set) and effect.value is None)
-                   for effects in self.statements for effect in effects)
 
 
 def packed(tag: int, body: bytes) -> bytes:

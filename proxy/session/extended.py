@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from proxy.errors import ClientFault
 from proxy.session import prepared
-from proxy.session.consequences import Deallocate, Execute
+from proxy.session.consequences import Deallocate, Execute, Reason
 from proxy.session.dues import B, C, D, Due, E, Effects, P, packed
 from proxy.session.neutral import changes_schema, harmless
 from proxy.session.parameters import Parameters, State
@@ -34,6 +34,7 @@ class Extended:
         self.pid = pid
         self.whose = whose
         self.on_server: OrderedDict[bytes, None] = OrderedDict()       # what the upstream has
+        self.arriving: set[bytes] = set()     # of these what it has been sent, and has not acknowledged
         self.dues: deque[Due] = deque()
         self.named: dict[bytes, Statement] = {}
         self.quick: dict[bytes, bytes] = {}   # of these the ones that leave nothing: what the servers call them
@@ -42,6 +43,8 @@ class Extended:
         self.portals: dict[bytes, Statement | None] = {}
         self.skipping = False                 # the server discards until Sync
         self.conforming = True
+
+    pins: dict[Reason, str]
 
     def _beware(self, effects: Effects) -> None:
         raise NotImplementedError
@@ -86,24 +89,36 @@ class Extended:
         if name in self.named:
             # Duplicate: let the server say so, of the name that it knows.
             there = self._ensure(self.named[name])
-            self.dues.append(Due(P))
-            return there + self.named[name].parse()
+            self.dues.append(Due(P, name=name, there=self.named[name].server))
+            return ahead + there + self.named[name].parse()
         if len(self.named) >= prepared.MOST_OF_A_CLIENT:
             raise ClientFault("too many prepared statements", hint="DEALLOCATE what is not used any more.")
         self._remember(name, found)
-        if found.server in self.on_server:
+        if found.server in self.arriving:
+            # Prepared a moment ago, and not known whether that succeeds: once more, from the beginning.
+            self.dues.append(Due(C, ours=True))
+            ahead += packed(C, b"S" + found.server + b"\0")
+        elif found.server in self.on_server:
             self.on_server.move_to_end(found.server)
             self.dues.append(Due(C, answer=b"1\0\0\0\4", undo=lambda: self._drop(name)))
             return ahead + packed(C, b"S" + NOWHERE + b"\0")
         closing = self._make_room()
-        self.on_server[found.server] = None
 
         def undo() -> None:
             self._drop(name)
-            self.on_server.pop(found.server, None)
+            self._not_there(found.server)
 
-        self.dues.append(Due(P, undo=undo))
+        self._arrives(found.server)
+        self.dues.append(Due(P, undo=undo, makes=found.server))
         return ahead + closing + found.parse()
+
+    def _arrives(self, server: bytes) -> None:
+        self.on_server[server] = None
+        self.arriving.add(server)
+
+    def _not_there(self, server: bytes) -> None:
+        self.on_server.pop(server, None)
+        self.arriving.discard(server)
 
     def _unnamed_gone(self) -> None:
         self.unnamed, self.unnamed_there = None, False
@@ -122,8 +137,8 @@ class Extended:
             self.on_server.move_to_end(wanted.server)
             return b""
         closing = self._make_room()
-        self.on_server[wanted.server] = None
-        self.dues.append(Due(P, ours=True, undo=lambda: self.on_server.pop(wanted.server, None)))
+        self._arrives(wanted.server)
+        self.dues.append(Due(P, ours=True, undo=lambda: self._not_there(wanted.server), makes=wanted.server))
         return closing + wanted.parse()
 
     def _make_room(self) -> bytes:
@@ -161,7 +176,7 @@ class Extended:
         ahead, there = self._find(name)
         known = self._known(name)
         self.portals[portal] = known
-        self.dues.append(Due(B, known=known, missing=name if there == NOWHERE else None))
+        self.dues.append(Due(B, known=known, name=name, there=there))
         return ahead, there
 
     def _bind(self, body: bytes) -> bytes:
@@ -174,19 +189,21 @@ class Extended:
         return ahead + packed(B, portal + b"\0" + there + b"\0" + rest)
 
     def _describe(self, body: bytes) -> bytes:
-        ahead, missing = b"", None
+        ahead, name, there = b"", None, b""
         if body[:1] == b"S":
-            ahead, there = self._find(body[1:-1])
-            missing = body[1:-1] if there == NOWHERE else None
+            name = body[1:-1]
+            ahead, there = self._find(name)
             body = b"S" + there + b"\0"
-        self.dues.append(Due(D, missing=missing))
+        self.dues.append(Due(D, name=name, there=there))
         return ahead + packed(D, body)
 
     def _execute(self, body: bytes) -> bytes:
         known = self.portals.get(body.partition(b"\0")[0])
         effects = known.effects if known is not None else ()
+        before = tuple(self.pins)
         self._beware(effects)
-        self.dues.append(Due(E, (effects,), known=known, schema=known is not None and changes_schema(known.text)))
+        self.dues.append(Due(E, (effects,), known=known, schema=known is not None and changes_schema(known.text),
+                             pins=tuple(reason for reason in self.pins if reason not in before)))
         return packed(E, body)
 
     def _close(self, body: bytes) -> bytes:
