@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -41,7 +42,8 @@ def main() -> int:
     parser.add_argument("--mode", choices=POOL, default="session")
     parser.add_argument("--pool", type=int, help="upstream connections (20; mode auto: 4)")
     parser.add_argument("--json", action="store_true")
-    wanted = parser.parse_args()
+    wanted = parser.parse_intermixed_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))      # servers and folders go also when somebody ends us
     code = 0
     for name in SUITES if wanted.suite == "all" else [wanted.suite]:
         try:

@@ -96,7 +96,7 @@ SUITES: dict[str, Suite] = {
     "psycopg": Suite("psycopg 3.3.4", psycopg, Needs(settings={"max_prepared_transactions": "10"}, sql=("create extension hstore",))),
     "node-postgres": Suite(f"node-postgres {node.VERSION}", node_postgres),
     "pg_regress": Suite(f"PostgreSQL {regress.SOURCE.version.split('-')[0]}'s regression tests", pg_regress, Needs(
-        sql=regress.LIKE_REGRESSION, binaries=regress.binaries)),
+        "regression", sql=regress.LIKE_REGRESSION, binaries=regress.binaries)),
     "sqlalchemy": Suite(f"SQLAlchemy {SQLALCHEMY.version}: dialect and engine, over psycopg and asyncpg", sqlalchemy, Needs(
         settings={"max_prepared_transactions": "10"},
         sql=("create schema test_schema", "create schema test_schema_2", "create extension hstore", "create extension citext"))),

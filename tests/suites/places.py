@@ -21,9 +21,9 @@ class Place:
     port: int
     password: str
     folder: Path                       # what the run writes goes here
+    database: str
     host: str = "127.0.0.1"
     user: str = "postgres"
-    database: str = "suite"
 
     def environment(self, **more: str) -> dict[str, str]:
         """libpq's variables, and none that might lead elsewhere."""
@@ -40,10 +40,10 @@ class Place:
 class Needs:
     """What a suite wants of its server.  `postgres` is no database for a suite: through us that is the maintenance database."""
 
-    databases: tuple[str, ...] = ("suite",)
+    database: str = "suite"
     made_by_tests: tuple[str, ...] = ()                # databases that a test creates by itself
     settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    sql: tuple[str, ...] = ()          # run in `suite`
+    sql: tuple[str, ...] = ()          # run in it
     binaries: Callable[[], Path] | None = None         # unset: the PostgreSQL that the tests always use
 
 
@@ -56,15 +56,14 @@ def place(folder: Path, needs: Needs, mode: str | None = None, pool: int = 20) -
         # One in both runs; without capitals, which a test of SQLAlchemy's takes for its own placeholders.
         server.sql(f"alter role postgres password '{PASSWORD}'")
         server.password = PASSWORD
-        for name in needs.databases:
-            server.sql(f'create database "{name}"')
+        server.sql(f"create database {needs.database}")
         for text in needs.sql:
-            server.sql(text, "suite")
+            server.sql(text, needs.database)
         if mode is None:
-            yield Place(server.port, server.password, folder)
+            yield Place(server.port, server.password, folder, needs.database)
             return
         with daemon(folder, configuration(server, needs), pool={"mode": mode, "size": pool}, **settings(server)) as running:
-            yield Place(running.port, server.password, folder)
+            yield Place(running.port, server.password, folder, needs.database)
     finally:
         server.remove()
 
@@ -72,7 +71,7 @@ def place(folder: Path, needs: Needs, mode: str | None = None, pool: int = 20) -
 def configuration(server: Postgres, needs: Needs) -> dict[str, Any]:
     """backend.database: each database is called what it is called at the server."""
     return {"client": "pg", "connection": {"host": "127.0.0.1", "port": server.port, "user": "postgres", "password": server.password},
-            "plugin": {name: {"connection": {"database": name}} for name in needs.databases + needs.made_by_tests}}
+            "plugin": {name: {"connection": {"database": name}} for name in (needs.database, *needs.made_by_tests)}}
 
 
 def settings(server: Postgres) -> dict[str, Any]:

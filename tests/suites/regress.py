@@ -21,7 +21,7 @@ SOURCE = Debian("postgresql-15", "15.18-0+deb12u1", "11df0df97fe3ea4ba9a791faaf3
 CONFIGURE = ("./configure", "-q", "--without-readline", "--without-zlib", "CFLAGS=-O1")
 MADE = Path("src/test/regress")
 # What pg_regress does to the database that it creates by itself (and, through us, could not: it asks `postgres` for it).
-LIKE_REGRESSION = tuple(f"alter database suite set {name} to '{value}'" for name, value in (
+LIKE_REGRESSION = tuple(f"alter database regression set {name} to '{value}'" for name, value in (
     ("lc_messages", "C"), ("lc_monetary", "C"), ("lc_numeric", "C"), ("lc_time", "C"), ("bytea_output", "hex"),
     ("timezone_abbreviations", "Default")))
 _LINE = re.compile(r"^(?:test|parallel group|\s)\s+(\S+)\s+\.\.\. (ok|FAILED|failed)", re.MULTILINE)
