@@ -60,7 +60,8 @@ def psycopg() -> Run:
                                      *by_pytest.RUNNER])
 
     def run(place: Place, chosen: Sequence[str]) -> dict[str, Result]:
-        return by_pytest.run(python, ["--import-mode=importlib", "--test-dsn", place.words, *(chosen or ["tests"])], folder, place,
+        return by_pytest.run(python, ["--import-mode=importlib", "--test-dsn", place.words, *NO_SERVER, "-m", "not timing",
+                                      *(chosen or ["tests"])], folder, place,
                              {"PSYCOPG_IMPL": "binary"})
 
     return run
@@ -88,6 +89,7 @@ def pg_regress() -> Run:
     return functools.partial(regress.run, regress.folder())
 
 
+NO_SERVER = ("--ignore=tests/test_typing.py", "--ignore=tests/crdb")       # of psycopg's: mypy, and another database
 DIALECT = ("test/dialect/test_suite.py", "test/dialect/postgresql", "test/engine")
 SUITES: dict[str, Suite] = {
     "asyncpg": Suite(f"asyncpg {ASYNCPG.version}", asyncpg, Needs(made_by_tests=("testdb", "asyncpg_intro_test"))),
