@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.oracle.stage import Stage
-from tests.oracle.steps import Ask, B, Batch, D, E, Enter, P, S, Step
+from tests.oracle.steps import Ask, B, Batch, Copy, D, E, Enter, P, S, Step
 
 
 def same(both: Stage, *steps: tuple[int, Step | str], width: int = 1) -> None:
@@ -32,7 +32,17 @@ def test_what_is_thrown_away_behind_an_error_keeps_no_connection(oracle: Stage) 
 
 
 def test_a_shared_statement_that_was_not_prepared_after_all(oracle: Stage) -> None:
-    same(oracle, (0, Enter()), (0, Batch((P("select a from x", "s"), S(), P("select a from x", "t"), S(), B("s"), E(),
-        S(), D("t", "S")))))
-    same(oracle, (0, Enter()), (0, Batch((P("select 1", "s"), S(), P("select 1", "t"), P("select 1", "u"), B("s"), E(),
-        B("t"), E(), B("u")))))
+    same(oracle, (0, Enter()), (0, Batch((P("select a from x", "s"), S(), P("select a from x", "t"), S(), B("s"), S(), D("t", "S")))))
+    same(oracle, (0, Enter()), (0, Batch((P("select 1", "s"), S(), P("select 1", "t"), P("select 1", "u"), B("s"), E(), B("t"), E()))))
+
+
+def test_a_role_of_the_startup_packet_is_what_reset_returns_to(oracle: Stage) -> None:
+    begun = Enter((("options", "-c role=oracle_a"),))
+    for text in ("discard all", "reset session authorization", "reset role", "set role none", "set role oracle_b; reset role"):
+        same(oracle, (0, begun), (1, Enter()), (0, text), (1, "select current_user"), (0, "select current_user, current_setting('role')"))
+
+
+def test_a_copy_that_was_looked_at_is_over(oracle: Stage) -> None:
+    for waits in (True, False):
+        same(oracle, (0, Enter((("client_encoding", "latin1"),))), (1, Enter()),
+             (0, Copy("copy t0 (a, b) from stdin; select 1", ("1\tx\n",), waits=waits)), (1, "select a, b from t0"))

@@ -316,6 +316,8 @@ class Account(Extended):
             due = self.dues.popleft()
             if due.tag in UNTIL_READY:
                 break
+        while self.dues and self.dues[0].tag in MARKS:
+            self.dues.popleft()              # of this request's COPY
         self.status = body[:1]
         self.parameters.ended(self.status)
         self.mirror.ended(self.status)

@@ -237,8 +237,10 @@ class Parameters:
                 self.marks.append(self._mark(None))
 
 
-# Settings that only a new connection can have (GucContext BACKEND and SU_BACKEND)
+# Settings that only a new connection can have (GucContext BACKEND and SU_BACKEND); and whose rights it begins with, which
+# nobody else is to come back to
 _FOR_LIFE = frozenset((
+    "role", "session_authorization",
     "ignore_system_indexes", "post_auth_delay", "local_preload_libraries", "log_connections", "log_disconnections", "jit_provider",
     "jit_debugging_support", "jit_profiling_support", "replication", "session_preload_libraries", "client_connection_check_interval"))
 
