@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.oracle.stage import Stage
-from tests.oracle.steps import Ask, B, Batch, Copy, D, E, Enter, P, S, Step
+from tests.oracle.steps import Ask, B, Batch, C, Copy, D, E, Enter, P, S, Step
 
 
 def same(both: Stage, *steps: tuple[int, Step | str], width: int = 1) -> None:
@@ -39,10 +39,35 @@ def test_a_shared_statement_that_was_not_prepared_after_all(oracle: Stage) -> No
 def test_a_role_of_the_startup_packet_is_what_reset_returns_to(oracle: Stage) -> None:
     begun = Enter((("options", "-c role=oracle_a"),))
     for text in ("discard all", "reset session authorization", "reset role", "set role none", "set role oracle_b; reset role"):
-        same(oracle, (0, begun), (1, Enter()), (0, text), (1, "select current_user"), (0, "select current_user, current_setting('role')"))
+        same(oracle, (0, begun), (1, Enter()), (0, text), (1, "select current_user"),
+             (0, "select current_user, current_setting('role')"))
 
 
 def test_a_copy_that_was_looked_at_is_over(oracle: Stage) -> None:
     for waits in (True, False):
         same(oracle, (0, Enter((("client_encoding", "latin1"),))), (1, Enter()),
              (0, Copy("copy t0 (a, b) from stdin; select 1", ("1\tx\n",), waits=waits)), (1, "select a, b from t0"))
+
+
+def test_a_suspended_portal_has_run(oracle: Stage) -> None:
+    setting = P("select set_config('search_path', 's2, s1', false)")
+    same(oracle, (0, Enter()), (1, Enter()), (0, Batch((setting, B(portal="p"), E("p", 1)))), (1, "show search_path"),
+         (0, "show search_path"))
+    same(oracle, (0, Enter()), (0, "begin"), (0, Batch((setting, B(portal="p"), E("p", 1)))), (0, "set search_path to s1"),
+         (0, Batch((E("p"),))), (0, "commit"), (0, "show search_path"), width=2)
+
+
+def test_a_second_statement_of_a_name(oracle: Stage) -> None:
+    same(oracle, (0, Enter()), (0, Batch((P("set standard_conforming_strings to off", "s"), P("select 1; select 2", "s")))))
+    same(oracle, (0, Enter()), (0, Batch((P("select nosuch", "s"), S(), P("select 1", "s"), B("s"), E()))), (0, Batch((B("s"), E()))))
+    same(oracle, (0, Enter()), (0, Batch((P("select 2", "s"), S(), P("select 1", "s"), S(), B("s"), E()))), (0, Batch((B("s"), E()))))
+
+
+def test_what_an_error_threw_away_made_and_closed_no_statement(oracle: Stage) -> None:
+    same(oracle, (0, Enter()), (0, Batch((P("select 2", "t"), D("x", "S"), P("select 2", "s"), S(), P("select 1", "s"), B("s"), E()))))
+    same(oracle, (0, Enter()), (0, Batch((P("select 2", "t"),))), (0, Batch((D("none", "S"), P("select 2", "s"), S(), B("s"), E()))))
+    same(oracle, (0, Enter()), (0, Batch((P("select 2", "t"), S(), D("none", "S"), C("t"), S(), P("select 1", "t"), B("t"), E()))))
+
+
+def test_settings_come_back_with_several_told_at_once(oracle: Stage) -> None:
+    same(oracle, (0, Enter((("search_path", "s2,public"),))), (0, "set search_path to ''; set role oracle_a"), (0, "discard all"))

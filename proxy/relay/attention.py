@@ -151,6 +151,8 @@ class Attention(Relay):
                 return False
             raise ClientFault("invalid Bind message")
         portal, name = bytes(inbox[5:portal_end]), bytes(inbox[portal_end + 1:name_end])
+        if not self.account.follows(_B, b"\0".join((portal, name, b""))):
+            return False
         if self.account.whole_bind(name) and total <= MOST_WHOLE:
             if len(inbox) < total:
                 return False

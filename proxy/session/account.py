@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 
 from proxy.session import prepared
 from proxy.session.consequences import (
@@ -137,6 +138,7 @@ class Account(Extended):
 
     def _sync(self, body: bytes) -> bytes:
         self.skipping = False
+        self.ends += 1
         self.dues.append(Due(S))
         return packed(S, body)
 
@@ -241,8 +243,10 @@ class Account(Extended):
             self.schema_changing = True
         if due.tag == E:
             self.dues.popleft()
-            if tag == b"C":
+            if tag in b"Cs":
                 self._apply(due.statements[0])
+            if tag == b"s" and due.known is not None and self.portals.get(due.portal) is due.known:
+                self.portals[due.portal] = replace(due.known, effects=())   # it has run; what is left is to fetch its rows
         elif due.tag == Q and tag == b"C":
             if due.at < len(due.statements):
                 self._apply(due.statements[due.at])
@@ -277,6 +281,7 @@ class Account(Extended):
         del self.dues[0]
         while self.dues and self.dues[0].tag == S:
             self.dues.popleft()
+            self.ended += 1
         if self.dues and self.dues[0].tag in MARKS:
             self.dues.popleft()
         self.dues.appendleft(due)
@@ -318,6 +323,10 @@ class Account(Extended):
                 break
         while self.dues and self.dues[0].tag in MARKS:
             self.dues.popleft()              # of this request's COPY
+        self.ended += due is not None and due.tag == S
+        if not self.dues:
+            self.ended = self.ends
+            self.unsure.clear()
         self.status = body[:1]
         self.parameters.ended(self.status)
         self.mirror.ended(self.status)
@@ -397,7 +406,9 @@ class Account(Extended):
         return packed(Q, text + b"\0")
 
     def follows(self, tag: int, body: bytes) -> bool:
-        """May this message go out behind a `lead` that is not answered yet?"""
+        """May this message go out behind a `lead` that is not answered yet, or behind what may have made or closed its statement?"""
+        if self.unsure and self._in_doubt(tag, body):
+            return False
         if not (self.dues and self.dues[0].leads):
             return True
         if tag == Q:

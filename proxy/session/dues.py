@@ -40,6 +40,7 @@ class Due:
     ours: bool = False                        # nobody else is to see the answers
     name: bytes | None = None                 # of a statement, as the client says it
     there: bytes = b""                        # and the server
+    portal: bytes = b""                       # that is executed
     makes: bytes = b""                        # what the server calls a statement that this prepares
     answer: bytes | None = None               # instead of the server's acknowledgement
     undo: Callable[[], object] | None = None  # when the message was not carried out

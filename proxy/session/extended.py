@@ -35,6 +35,8 @@ class Extended:
         self.whose = whose
         self.on_server: OrderedDict[bytes, None] = OrderedDict()       # what the upstream has
         self.arriving: set[bytes] = set()     # of these what it has been sent, and has not acknowledged
+        self.unsure: dict[bytes, int] = {}    # names that a message makes or closes: the number of Syncs before it
+        self.ends = self.ended = 0            # Syncs sent, and answered
         self.dues: deque[Due] = deque()
         self.named: dict[bytes, Statement] = {}
         self.quick: dict[bytes, bytes] = {}   # of these the ones that leave nothing: what the servers call them
@@ -49,8 +51,22 @@ class Extended:
     def _beware(self, effects: Effects) -> None:
         raise NotImplementedError
 
+    def _in_doubt(self, tag: int, body: bytes) -> bool:
+        """Does it speak of a statement of which only the answer to an earlier Sync will tell whether there is one?"""
+        if tag == P:
+            name = body.partition(b"\0")[0]
+        elif tag == B:
+            name = body.partition(b"\0")[2].partition(b"\0")[0]
+        elif tag in (C, D) and body[:1] == b"S":
+            name = body[1:-1]
+        else:
+            return False
+        since = self.unsure.get(name)
+        return since is not None and self.ended <= since < self.ends
+
     def _forget(self, name: str) -> Callable[[], object] | None:
         key = name.encode("utf-8", "surrogateescape")
+        self.unsure[key] = self.ends
         known = self._drop(key)
         return None if known is None else lambda: self._remember(key, known)
 
@@ -90,10 +106,11 @@ class Extended:
             # Duplicate: let the server say so, of the name that it knows.
             there = self._ensure(self.named[name])
             self.dues.append(Due(P, name=name, there=self.named[name].server))
-            return ahead + there + self.named[name].parse()
+            return ahead + there + found.parse(self.named[name].server)
         if len(self.named) >= prepared.MOST_OF_A_CLIENT:
             raise ClientFault("too many prepared statements", hint="DEALLOCATE what is not used any more.")
         self._remember(name, found)
+        self.unsure[name] = self.ends
         if found.server in self.arriving:
             # Prepared a moment ago, and not known whether that succeeds: once more, from the beginning.
             self.dues.append(Due(C, ours=True))
@@ -198,11 +215,12 @@ class Extended:
         return ahead + packed(D, body)
 
     def _execute(self, body: bytes) -> bytes:
-        known = self.portals.get(body.partition(b"\0")[0])
+        portal = body.partition(b"\0")[0]
+        known = self.portals.get(portal)
         effects = known.effects if known is not None else ()
         before = tuple(self.pins)
         self._beware(effects)
-        self.dues.append(Due(E, (effects,), known=known, schema=known is not None and changes_schema(known.text),
+        self.dues.append(Due(E, (effects,), known=known, schema=known is not None and changes_schema(known.text), portal=portal,
                              pins=tuple(reason for reason in self.pins if reason not in before)))
         return packed(E, body)
 
@@ -211,6 +229,7 @@ class Extended:
         if body[:1] == b"S":
             name = body[1:-1]
             known = self._drop(name)
+            self.unsure[name] = self.ends
             if known is not None:
                 kept = known
                 undo = lambda: self._remember(name, kept)  # noqa: E731

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import select
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -75,7 +76,7 @@ class Player:
             self.gone(self.pids.pop(client))
             self.told.locks.append(self.count_locks(like.locks[len(self.told.locks)] if like else None))
             return []
-        return list(self._conversation(client, raw, step))
+        return _sorted(self._conversation(client, raw, step))
 
     def _conversation(self, client: int, raw: Raw, step: Step) -> Iterator[Message]:
         try:
@@ -162,6 +163,11 @@ def read(raw: Raw) -> Message:
 
     head = exactly(5)
     return head[:1], exactly(int.from_bytes(head[1:]) - 4)
+
+
+def _sorted(told: Iterable[Message]) -> list[Message]:
+    """Several ParameterStatus in a row have no order that matters."""
+    return [one for status, run in itertools.groupby(told, lambda one: one[0] == b"S") for one in (sorted(run) if status else run)]
 
 
 def evened(tag: bytes, body: bytes) -> bytes:
