@@ -274,6 +274,11 @@ def test_a_client_has_a_process_id_of_its_own(double: Daemon) -> None:
             for text in ("select pg_backend_pid()", "select pg_catalog.pg_backend_pid ( ) as mine", "select pg_backend_pid() + 0"):
                 assert connection.execute(text).fetchone() == (connection.info.backend_pid,)
         assert [column.name for column in first.execute("select pg_backend_pid()").description or ()] == ["pg_backend_pid"]
+        for prefix in ("select pg_backend_pid(), 'ä', ", "select 'ä', ", "select pg_backend_pid() = pg_catalog.pg_backend_pid(), "):
+            for prepare in (False, True):
+                with pytest.raises(psycopg.errors.UndefinedColumn) as caught:
+                    first.execute(prefix + "nowhere, pg_backend_pid()", prepare=prepare)
+                assert caught.value.diag.statement_position == str(len(prefix) + 1)
         assert first.execute("select %s", (second.info.backend_pid,)).fetchone() == (second.info.backend_pid,)
 
 
@@ -451,3 +456,22 @@ async def test_a_statement_of_the_driver_has_its_name_in_sql(narrow: Daemon) -> 
         await second.fetchval("execute mine(41)")
     for each in (first, second):
         await each.close()
+
+
+@pytest.mark.parametrize("prepare", [False, True])
+def test_sequences_of_others_are_not_told(narrow: Daemon, prepare: bool) -> None:
+    """A client's first currval() keeps its connection, and finds nothing of what others have left there."""
+    first, second = two(narrow)
+    with first:
+        first.execute("create sequence if not exists auto_numbers")
+        first.execute("select nextval('auto_numbers')")
+        with second:
+            for text in ("select currval('auto_numbers')", "select lastval()"):
+                with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="not yet defined in this session"):
+                    second.execute(text, prepare=prepare)
+            row = second.execute("select nextval('auto_numbers'), currval('auto_numbers'), lastval()", prepare=prepare).fetchone()
+            assert row is not None
+            assert row[0] == row[1] == row[2]
+            assert kept(narrow)
+            second.execute("discard sequences")
+        assert first.execute("select 1").fetchone() == (1,)

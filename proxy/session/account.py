@@ -8,6 +8,7 @@ to what we have asked ourselves.  What cannot be replayed is a reason to keep th
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
@@ -55,16 +56,17 @@ from proxy.session.dues import (
     booleans,
     packed,
 )
-from proxy.session.extended import Extended
+from proxy.session.extended import FORGET, Extended
 from proxy.session.neutral import changes_schema
 from proxy.session.parameters import Parameters, State, difference
-from proxy.session.pids import Whose, translated
+from proxy.session.pids import Whose, position, translated
 from proxy.session.prepared import NOWHERE, Statement
 from proxy.session.statements import read, statements
 from proxy.wire import messages
 
 Prepareds = OrderedDict[bytes, None]
 _SETTINGS = (Set, Configure, Reset, ResetAll, Role, Authorization, Discard)
+_POSITION = re.compile(rb"\0P(\d{1,9})\0")
 _ODD = frozenset((Reason.OBSCURE, Reason.UNKNOWN))
 # What DISCARD ALL ends
 _DISCARDED = frozenset((*ASKED, Reason.SETTING, Reason.SEQUENCE, Reason.CODE, Reason.UNKNOWN, Reason.OBSCURE, Reason.LENGTH))
@@ -133,8 +135,14 @@ class Account(Extended):
             if known is not None and ahead:
                 self.dues.append(Due(S, ours=True))
                 ahead += packed(S, b"")
+        if Reason.SEQUENCE in self.pins and Reason.SEQUENCE not in before:
+            ahead += packed(Q, FORGET + b"\0")
+            self.dues.append(Due(Q, ours=True))
         self.dues.append(Due(Q, each, schema=changes_schema(text), pins=tuple(reason for reason in self.pins if reason not in before)))
-        return ahead + packed(Q, translated(text, found, self.pid, self.whose) + b"\0")
+        sent = translated(text, found, self.pid, self.whose)
+        if sent != text:
+            self.dues[-1].texts = text, sent
+        return ahead + packed(Q, sent + b"\0")
 
     def _sync(self, body: bytes) -> bytes:
         self.skipping = False
@@ -307,7 +315,7 @@ class Account(Extended):
                 due.undo()
             if _unread(due, body):
                 self._unpin(due, _ODD)
-        return whole if due is None else _renamed(whole, due, self.named)
+        return whole if due is None else _renamed(_placed(whole, due), due, self.named)
 
     def _unpin(self, due: Due, which: frozenset[Reason] = frozenset(Reason)) -> None:
         """It was not carried out.  If something else is on its way, that may have the same reason."""
@@ -432,6 +440,15 @@ _FROM_CLIENT: dict[int, Callable[[Account, bytes], bytes]] = {
 def _unread(due: Due, error: bytes) -> bool:
     """A simple Query that does not parse does nothing, whatever it says.  (Another text's error has its place in `p`, not `P`.)"""
     return due.tag == Q and not due.at and b"\0C42601\0" in error and b"\0P" in error and b"\0q" not in error
+
+
+def _placed(error: bytes, due: Due) -> bytes:
+    """The error's position, in the text as the client wrote it."""
+    found = _POSITION.search(error) if due.texts is not None else None
+    if due.texts is None or found is None:
+        return error
+    moved = b"%d" % position(*due.texts, int(found[1]))
+    return packed(error[0], error[5:found.start(1)] + moved + error[found.end(1):])
 
 
 def _renamed(error: bytes, due: Due, named: dict[bytes, Statement]) -> bytes:

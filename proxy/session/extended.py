@@ -25,6 +25,12 @@ from proxy.session.statements import read
 
 _EXECUTE = re.compile(rb'\s*+execute\s++("[^"]++"|[\w$]++)', re.IGNORECASE)
 
+FORGET = b"DISCARD SEQUENCES"
+"""Ahead of a client's first currval() or lastval(), from which on it keeps its connection: what others left is not its own."""
+
+_FORGET_IN_A_BATCH = (packed(P, NOWHERE + b"\0" + FORGET + b"\0\0\0") + packed(B, NOWHERE + b"\0" + NOWHERE + b"\0" + bytes(6))
+                      + packed(E, NOWHERE + b"\0" + bytes(4)) + packed(C, b"S" + NOWHERE + b"\0"))
+
 
 class Extended:
     """One client's."""
@@ -85,7 +91,8 @@ class Extended:
         if not zero:
             self.dues.append(Due(P))
             return packed(P, body)           # the server knows what to say
-        text = translated(text, read(text, conforming=self.conforming), self.pid, self.whose)
+        written, text = text, translated(text, read(text, conforming=self.conforming), self.pid, self.whose)
+        texts = (written, text) if written != text else None
         found = statement(text, types, self._meaning(), conforming=self.conforming)
         ahead = b""
         if len(found.effects) == 1 and isinstance(found.effects[0], Execute):
@@ -100,7 +107,7 @@ class Extended:
                 text = b'DEALLOCATE "%s"' % NOWHERE
         if not name:
             self.unnamed, self.unnamed_there = found, True
-            self.dues.append(Due(P, undo=self._unnamed_gone))
+            self.dues.append(Due(P, undo=self._unnamed_gone, texts=texts))
             return ahead + packed(P, b"\0" + text + b"\0" + types)
         if name in self.named:
             # Duplicate: let the server say so, of the name that it knows.
@@ -126,7 +133,7 @@ class Extended:
             self._not_there(found.server)
 
         self._arrives(found.server)
-        self.dues.append(Due(P, undo=undo, makes=found.server))
+        self.dues.append(Due(P, undo=undo, makes=found.server, texts=texts))
         return ahead + closing + found.parse()
 
     def _arrives(self, server: bytes) -> None:
@@ -220,9 +227,13 @@ class Extended:
         effects = known.effects if known is not None else ()
         before = tuple(self.pins)
         self._beware(effects)
+        ahead = b""
+        if Reason.SEQUENCE in self.pins and Reason.SEQUENCE not in before:
+            ahead = _FORGET_IN_A_BATCH
+            self.dues += (Due(P, ours=True), Due(B, ours=True), Due(E, ((),), ours=True), Due(C, ours=True))
         self.dues.append(Due(E, (effects,), known=known, schema=known is not None and changes_schema(known.text), portal=portal,
                              pins=tuple(reason for reason in self.pins if reason not in before)))
-        return packed(E, body)
+        return ahead + packed(E, body)
 
     def _close(self, body: bytes) -> bytes:
         undo = None

@@ -21,6 +21,8 @@ Whose = Callable[[int], int | None]
 _NOTHING = re.compile(rb"\s*\(\s*\)")
 _OWN = re.compile(rb"\s*\(\s*(?:pg_catalog\s*\.\s*)?pg_backend_pid\s*\(\s*\)", re.IGNORECASE)
 _NUMBER = re.compile(rb"\s*\(\s*'?(\d{1,10})'?(?=\s*(?:::\s*int(?:eger|4)?\s*)?[,)])", re.IGNORECASE)
+_WRITTEN = re.compile(rb"\(SELECT \d+ AS pg_backend_pid\)")
+_CALL = re.compile(rb"(?:pg_catalog\s*\.\s*)?pg_backend_pid\s*\(\s*\)", re.IGNORECASE)
 _PARAMETER = re.compile(rb"\s*\(\s*\$(\d{1,5})(?=\s*(?:::\s*int(?:eger|4)?\s*)?[,)])", re.IGNORECASE)
 
 
@@ -45,6 +47,25 @@ def translated(text: bytes, effects: tuple[Effect, ...], own: int, whose: Whose)
     for start, end, piece in sorted(pieces, reverse=True):
         text = text[:start] + piece + text[end:]
     return text
+
+
+def position(original: bytes, sent: bytes, at: int) -> int:
+    """Where a place in the text that was sent is in the client's own; both count characters from 1.
+
+    Calls of pg_backend_pid() are all that can move anything far: the texts are compared from place to place.
+    """
+    here, there = 0, 0
+    end = len(sent.decode("utf-8", "surrogateescape")[:at - 1].encode("utf-8", "surrogateescape"))
+    while there < end and here < len(original):
+        written = _WRITTEN.match(sent, there)
+        call = _CALL.match(original, here) if written is not None else None
+        if written is not None and call is not None:
+            if written.end() > end:
+                break
+            here, there = call.end(), written.end()
+        else:
+            here, there = here + 1, there + 1
+    return len(original[:here].decode("utf-8", "surrogateescape")) + 1
 
 
 def parameters(text: bytes, effects: tuple[Effect, ...]) -> frozenset[int]:

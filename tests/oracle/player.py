@@ -121,7 +121,7 @@ class Player:
 
     def _bytes(self, one: object) -> bytes:
         if isinstance(one, Ask | P) and "@pid" in one.text:
-            text = re.sub(r"@pid(\d)@", lambda found: str(self.pids.get(int(found[1]), 0)), one.text)
+            text = re.sub(r"@pid(\d)@", lambda found: f"{self.pids.get(int(found[1]), 0):010d}", one.text)
             one = Ask(text) if isinstance(one, Ask) else P(text, one.name, one.types)
         return packed(one)
 
