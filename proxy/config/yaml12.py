@@ -88,11 +88,15 @@ def parse(text: str, file: str) -> Node:
         loader.dispose()
 
 
-def _build(node: yaml.Node, file: str, seen: dict[int, Node]) -> Node:
-    if id(node) in seen:                      # an alias: the same value again
-        return seen[id(node)]
+def _build(node: yaml.Node, file: str, seen: dict[int, Node | None]) -> Node:
     mark = node.start_mark
-    built = seen[id(node)] = Node(None, file, mark.line + 1, mark.column + 1)
+    if id(node) in seen:                      # an alias: the same value again
+        again = seen[id(node)]
+        if again is None:
+            raise YamlFault(mark.line + 1, mark.column + 1, "an alias inside of what it stands for")
+        return again
+    seen[id(node)] = None
+    built = Node(None, file, mark.line + 1, mark.column + 1)
     if isinstance(node, yaml.MappingNode):
         built.value = {}
         for key_node, value_node in node.value:
@@ -106,6 +110,7 @@ def _build(node: yaml.Node, file: str, seen: dict[int, Node]) -> Node:
         built.value = [_build(item, file, seen) for item in node.value]
     else:
         built.value = _scalar(node)
+    seen[id(node)] = built
     return built
 
 
