@@ -268,8 +268,8 @@ class Attentive(Attention):
     def _whose(self, pid: int) -> int | None:
         """Whose process id is it (session/pids)?  While what we send may strike that server, nobody else may have it."""
         rider = _riders.get(pid)
-        if rider is None:
-            return None
+        if rider is None or rider.pool.server != self.pool.server:
+            return None                        # there, that number may be anybody
         upstream = rider.upstream
         if upstream is None:
             return 0
