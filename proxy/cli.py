@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     hashed = command("hash-password", "Make a verifier from a password read from the terminal or standard input.", files=False)
     hashed.add_argument("--md5", metavar="USER", help="an md5 hash for USER instead of SCRAM-SHA-256")
     hashed.add_argument("--iterations", type=_rounds, default=4096, help="PBKDF2 rounds, 4096 or more (default: 4096)")
-    explained = command("explain", "Say what SQL does to a session: replayed, pinned and why, asked of the server, nothing.",
+    explained = command("explain", "Say what SQL does to a session: replayed, served, pinned and why, nothing.",
                         files=False, listing=True)
     explained.add_argument("sql", metavar="SQL", help='one or more statements; "-" reads standard input')
     explained.add_argument("--old-strings", action="store_true", help="as with standard_conforming_strings = off")

@@ -5,6 +5,8 @@ The names of the maintenance database are not its business (server/client looks 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from proxy.config.database import PLUGIN_ID
 from proxy.config.settings import Settings
 from proxy.config.target import Engine, Target
@@ -32,8 +34,8 @@ class Routing:
         node = self.root.get("pluginDivisionMode")
         return node is not None and node.value == "schema"
 
-    def target(self, plugin: str) -> Target:
-        raise NotImplementedError
+    if TYPE_CHECKING:                          # the Configuration's
+        def target(self, plugin: str) -> Target: ...
 
     def route(self, database: str, application_name: str = "") -> Target:
         """The Target that answers to this name: a plugin id, a full database name, or an explicitly configured

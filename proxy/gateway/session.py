@@ -66,7 +66,7 @@ class Session:
                 if not self.skipping:
                     try:
                         await handlers[tag](body)
-                    except Exception as error:
+                    except Exception as error:    # told to the client: a statement that fails ends no session
                         self._error(error)
                         self.skipping = True
                         await self._flush(b"")
@@ -123,7 +123,7 @@ class Session:
                     for row in result.rows:
                         self.out += data_row(row, result.columns, ())
                 self.out += complete(result)
-        except Exception as error:
+        except Exception as error:            # told to the client: a statement that fails ends no session
             self._error(error)
         self._ready()
         await self._flush(b"")

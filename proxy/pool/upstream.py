@@ -81,8 +81,8 @@ class PureEar:
         else:
             self._unridden()
 
-    def _unridden(self) -> None:
-        raise NotImplementedError
+    if TYPE_CHECKING:
+        def _unridden(self) -> None: ...
 
 
 if TYPE_CHECKING or hot is None:

@@ -191,16 +191,22 @@ class Attention(Relay):
             upstream.push(data[sent:])
             self.pause()
 
-    def _receive(self) -> None:
+    def _piece(self) -> bytes:
+        """What the client has sent; nothing where there is nothing, or where it has gone: then the relay is over."""
         try:
             piece = self.sock.recv(BULK)
         except WOULD_BLOCK:
-            return
+            return b""
         except OSError:
             self.finish("client connection lost")
-            return
+            return b""
         if not piece:
             self.finish("client closed the connection")
+        return piece
+
+    def _receive(self) -> None:
+        piece = self._piece()
+        if not piece:
             return
         self.inbox += piece if self.skip is None else self._behind_sync(piece)
         self._advance()

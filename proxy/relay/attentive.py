@@ -19,7 +19,7 @@ from proxy.pool.pool import Pool
 from proxy.pool.tally import Tally
 from proxy.pool.upstream import Key, Upstream, intern
 from proxy.relay.attention import Attention
-from proxy.relay.pump import AWAY, BROKEN, BUF, BULK, PUSHED, SHORT, VIEW, WOULD_BLOCK
+from proxy.relay.pump import AWAY, BROKEN, BUF, PUSHED, SHORT, VIEW
 from proxy.relay.relay import Relay
 from proxy.session import keepalive
 from proxy.session.account import Account
@@ -133,15 +133,8 @@ class Attentive(Attention):
 
     def _with_stub(self) -> None:
         """A header came in pieces: walk it whole."""
-        try:
-            piece = self.sock.recv(BULK)
-        except WOULD_BLOCK:
-            return
-        except OSError:
-            self.finish("client connection lost")
-            return
+        piece = self._piece()
         if not piece:
-            self.finish("client closed the connection")
             return
         data, self.stub = self.stub + piece, b""
         self._be_swift()

@@ -94,7 +94,7 @@ async def serve(worker: Worker, sock: socket.socket, client: Client) -> None:
             client.reason = client.reason or "shutting down"
             raise
         await _refuse(worker, stream, client, LoginTimeout("canceling authentication due to timeout"))
-    except Exception:
+    except Exception:                         # a fault of ours costs this client, not the others
         log.exception("internal error while serving %s", client)
         await _refuse(worker, stream, client, ProxyError("internal error"))
     finally:

@@ -99,7 +99,7 @@ class _connected:
                 connection.open(read_server_info=False)
                 if self.directory.start_tls:
                     connection.start_tls(read_server_info=False)
-            except Exception as error:
+            except Exception as error:        # whatever a library makes of this host: the next may know, and all are told at the end
                 problems.append(f"{host}: {_words(error)}")
                 self._close(connection)
                 continue

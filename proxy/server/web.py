@@ -65,7 +65,7 @@ class Web:
                 await loop.sock_sendall(pair, len(data).to_bytes(4) + data)
         except OSError:
             pass                              # the child went away
-        except Exception:
+        except Exception:                     # a page that fails must not end the daemon
             log.exception("no snapshot could be made")
         pair.close()                          # the child answers 503, sees the end and goes; another one follows
         if self.child is not None:

@@ -12,6 +12,7 @@ import re
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from proxy.errors import ClientFault
 from proxy.session import prepared
@@ -54,8 +55,8 @@ class Extended:
 
     pins: dict[Reason, str]
 
-    def _beware(self, effects: Effects) -> None:
-        raise NotImplementedError
+    if TYPE_CHECKING:                          # the Account's
+        def _beware(self, effects: Effects) -> None: ...
 
     def _in_doubt(self, tag: int, body: bytes) -> bool:
         """Does it speak of a statement of which only the answer to an earlier Sync will tell whether there is one?"""
