@@ -55,7 +55,7 @@ class Attentive(Attention):
         known = self.pool.welcomes.get((self.key, self.settings))
         if known is None:
             return None
-        self.told = known[0]
+        self._are_told(known[0])
         return known[0]
 
     async def settle(self, wants: Mapping[str, str]) -> dict[str, str]:
@@ -66,16 +66,31 @@ class Attentive(Attention):
         assert self.settings is not None
         self.pool.welcomes[self.key, self.settings] = told, self.settings
         self.unboard()
-        self.told = told
+        self._are_told(told)
         return told
+
+    def _are_told(self, told: dict[str, str]) -> None:
+        self.told = told
+        self.neutral = NEUTRAL if self._conforming else set()
+
+    @property
+    def _conforming(self) -> bool:
+        """Are strings read as the neutral texts were?"""
+        if self._account is not None:
+            return self._account.conforming
+        return self.told.get("standard_conforming_strings", "on") == "on"
+
+    def _judge(self, text: bytes) -> bool:
+        return self._conforming and super()._judge(text)
 
     @property
     def account(self) -> Account:
         if self._account is None:
             parameters = Parameters(self.beginning)
             parameters.role = self.pool.target.role
+            conforming = self._conforming
             self._account = Account(parameters, self.pid, self._whose, self._client_of)
-            self._account.told = dict(self.told)
+            self._account.told, self._account.conforming = dict(self.told), conforming
         return self._account
 
     # -- the hot path stops -------------------------------------------------------------------------------
