@@ -30,6 +30,9 @@ def test_an_example(shared: Daemon, example: str) -> None:
     clients = {name: shared.connect("catalog", autocommit=True, cursor_factory=psycopg.ClientCursor) for name in "AB"}
     pids = {name: str(client.info.backend_pid) for name, client in clients.items()}
     for line in example.splitlines():
+        if told := re.fullmatch(r"(.) is told of (\S+): (.*)", line):
+            assert [(each.channel, each.payload) for each in clients[told[1]].notifies(timeout=20, stop_after=1)] == [told.groups()[1:]]
+            continue
         name, _, rest = line.partition(": ")
         statement, _, expected = rest.partition("  →  ")
         for other, pid in pids.items():

@@ -1,4 +1,4 @@
-"""A pool of one, for a client that shares with nobody: replication connections.
+"""A pool of one, for a client that shares with nobody: replication connections, and what listens for clients at rest.
 
 A walsender keeps its connection for itself: it cannot be reset, counts against no pool's size and ends with its client.
 """
@@ -14,7 +14,8 @@ from proxy.pool.upstream import Upstream
 
 
 class Dedicated(Pool):
-    def __init__(self, like: Pool) -> None:
+    def __init__(self, like: Pool, state: str = "replication") -> None:
+        self.state = state
         settings = like.settings.model_copy(update={"mode": Mode.SESSION, "size": 1, "min_size": 0})
         # A walsender for physical replication runs no SET ROLE.
         super().__init__(replace(like.target, role=None), settings, like.dialling, like.ensure, like.forget, like.reach)

@@ -13,6 +13,7 @@ import logging
 from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from proxy.config.settings import Pool as PoolSettings
 from proxy.config.settings import Upstream as UpstreamSettings
@@ -28,6 +29,9 @@ from proxy.pool.reach import Reach
 from proxy.pool.tally import Histogram
 from proxy.pool.upstream import AT_ONCE, Key, Settings, Upstream, adapt, set_role
 from proxy.session.parameters import State
+
+if TYPE_CHECKING:
+    from proxy.pool.listener import Listener
 
 log = logging.getLogger(__name__)
 CLEAR_FOR = 6.0              # seconds; DROP DATABASE waits five for others to leave (CountOtherDBBackends in procarray.c)
@@ -72,6 +76,7 @@ class Pool(Dialling):
         self.resting = set()
         self.queue = deque()
         self.successor: Pool | None = None            # of a retired pool: where its clients go for their next lease
+        self.listener: Listener | None = None         # for clients of mode `auto` at rest
         self.counters = Counters()
         self.outage = Outage()
         self.alarm = None
@@ -448,6 +453,9 @@ class Pool(Dialling):
         """A newer configuration has another pool for this plugin: nothing comes back here, and who waits waits there."""
         self.retired, self.successor = True, successor
         self.clear()
+        if self.listener is not None and successor is not None:
+            successor.listener, self.listener = self.listener, None
+            successor.listener.moves(successor)
         if successor is not None:
             waiting = [place for place in self.queue if not place.gone]
             self.queue.clear()

@@ -7,11 +7,13 @@ as ever.
 
 from __future__ import annotations
 
+import functools
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from proxy.errors import ClientFault, ProxyError, UpstreamFault, UpstreamRefused
+from proxy.pool.listener import Ear
 from proxy.pool.pool import Pool
 from proxy.pool.tally import Tally
 from proxy.pool.upstream import Key, Settings, Upstream
@@ -19,7 +21,7 @@ from proxy.relay.boarding import HELD_LIMIT
 from proxy.relay.pump import BUF, BULK, VIEW, WOULD_BLOCK
 from proxy.relay.relay import Relay
 from proxy.session.account import Account
-from proxy.session.consequences import Reason
+from proxy.session.consequences import Effect, Reason
 from proxy.session.link import CONCERNS_DATABASES
 from proxy.session.parameters import State
 from proxy.session.queued import CANCELED, UpToSync, first_request, flushed
@@ -45,6 +47,9 @@ class Attention(Relay):
         def _ask_for_one(self) -> None: ...
         def _strikes_are_over(self) -> None: ...
         def _attend(self, rest: bytes) -> None: ...
+        ear: Ear | None
+        def _put(self, out: bytearray, told: bytes | bytearray) -> None: ...
+        def _stays_plain(self, tag: int, effects: tuple[Effect, ...]) -> bool: ...
         stub: bytes
 
     def __init__(self, sock: socket.socket, pool: Pool, tally: Tally, key: Key, settings: Settings | None,
@@ -131,7 +136,7 @@ class Attention(Relay):
             self.passing = total
             return True
         body = bytes(inbox[5:total])
-        if not account.follows(tag, body):
+        if not (account.follows(tag, body) and (self.ear is None or self._stays_plain(tag, account.meant(tag, body)))):
             return False
         del inbox[:total]
         if tag in (_Q, _P) and CONCERNS_DATABASES in body.lower() and len(body) < 65_536:
@@ -151,7 +156,8 @@ class Attention(Relay):
                 return False
             raise ClientFault("invalid Bind message")
         portal, name = bytes(inbox[5:portal_end]), bytes(inbox[portal_end + 1:name_end])
-        if not self.account.follows(_B, b"\0".join((portal, name, b""))):
+        names = b"\0".join((portal, name, b""))
+        if not (self.account.follows(_B, names) and (self.ear is None or self._stays_plain(_B, self.account.meant(_B, names)))):
             return False
         if self.account.whole_bind(name) and total <= MOST_WHOLE:
             if len(inbox) < total:
@@ -298,10 +304,12 @@ class Attention(Relay):
     def _digest(self, data: bytes) -> bytes:
         """Through the account, message by message; long ones as they come."""
         out = bytearray()
+        put = out.extend if self.ear is None else functools.partial(self._put, out)
         inbox = self.u_inbox
         if not inbox and self.u_passing >= len(data):
             self.u_passing -= len(data)
-            return data
+            put(data)
+            return bytes(out)
         inbox += data
         at = 0
         while at < len(inbox):
@@ -309,7 +317,7 @@ class Attention(Relay):
                 piece = inbox[at:at + self.u_passing]
                 at += len(piece)
                 self.u_passing -= len(piece)
-                out += piece
+                put(piece)
                 continue
             if len(inbox) - at < 5:
                 break
@@ -318,7 +326,7 @@ class Attention(Relay):
             ours = due is not None and (due.ours or due.hidden)
             if not ours and (tag not in _LOOKED_AT or tag == 0x44 or (tag in b"TE" and total > _WHOLE)):
                 if tag in b"TE":
-                    out += self.account.server(b"%c" % tag, bytes(inbox[at + 5:at + 4096]), bytes(inbox[at:at + 5]))
+                    put(self.account.server(b"%c" % tag, bytes(inbox[at + 5:at + 4096]), bytes(inbox[at:at + 5])))
                     at += 5
                     self.u_passing = total - 5
                 else:
@@ -330,7 +338,7 @@ class Attention(Relay):
                 break
             whole = bytes(inbox[at:at + total])
             at += total
-            out += self.account.server(whole[:1], whole[5:], whole)
+            put(self.account.server(whole[:1], whole[5:], whole))
         del inbox[:at]
         return bytes(out)
 

@@ -18,7 +18,7 @@ from proxy.pool.dialling import MAX_REMEMBERED
 from proxy.pool.pool import Pool
 from proxy.pool.tally import Tally
 from proxy.pool.upstream import Key, Upstream, intern
-from proxy.relay.attention import Attention
+from proxy.relay.hearing import Hearing
 from proxy.relay.pump import AWAY, BROKEN, BUF, PUSHED, SHORT, VIEW
 from proxy.relay.relay import Relay
 from proxy.session import keepalive
@@ -35,7 +35,7 @@ _STREAMED = frozenset(b"dcf")
 _riders: dict[int, Attentive] = {}     # by the process ids that clients were told
 
 
-class Attentive(Attention):
+class Attentive(Hearing):
     __slots__ = ("_account", "beginning", "flushed", "stub", "told")
 
     def __init__(self, sock: socket.socket, pool: Pool, tally: Tally, key: Key, beginning: Mapping[str, str],
@@ -175,7 +175,7 @@ class Attentive(Attention):
         """The compiled twin's events, where they may be."""
         upstream = self.upstream
         tls = self.tls or (upstream is not None and upstream.tls)
-        self.swift = hot is not None and not (tls or self.leaving or self.attention or self.stub)
+        self.swift = hot is not None and not (tls or self.leaving or self.attention or self.stub or self.away)
         self.quick = self._account.quick if self.swift and self._account is not None else None
 
     def on_client(self) -> None:
@@ -183,6 +183,10 @@ class Attentive(Attention):
             self._receive()
         elif self.stub:
             self._with_stub()
+        elif self.away:
+            piece = self._piece()
+            if piece:
+                self._attend(piece)
         else:
             super().on_client()
             return
@@ -235,10 +239,14 @@ class Attentive(Attention):
         if account.status == b"I" and account.doubtful and account.pins:
             self._send(account.ask())
             return False
+        if self.behind is not None:
+            return False                       # the client has not heard all yet
         if Reason.LISTEN in account.pins:
             self._note_pins()
             if self.draining and account.status == b"I":
                 self._end_of_work()
+            else:
+                self._consider()
             return False                       # the server's messages are looked at too
         self._part_from_account(upstream)
         self.attention = False
@@ -343,6 +351,8 @@ class Attentive(Attention):
         self.former, self.parse = self.parse or self.former, None
         super()._release()
         self._be_swift()
+        if self.heard and self.behind is None:
+            self._tell_heard()
 
     def _before_parting(self, upstream: Upstream) -> bool:
         account = self._account
@@ -354,6 +364,7 @@ class Attentive(Attention):
 
     def part(self) -> None:
         _riders.pop(self.pid, None)
+        self._hear_no_more()
         self._strikes_are_over()
         super().part()
 

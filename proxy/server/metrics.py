@@ -92,7 +92,8 @@ class Collector:
         connect = HistogramMetricFamily("switchboard_connect_seconds", "Time to connect and log in.", labels=WHERE)
         gauges = {key: GaugeMetricFamily(f"switchboard_{name}", text, labels=WHERE) for key, name, text in (
             ("size", "pool_size", "Upstream connections at most."), ("waiting", "clients_waiting", "Clients without an upstream."),
-            ("max_wait", "max_wait_seconds", "How long the first of them has waited."))}
+            ("max_wait", "max_wait_seconds", "How long the first of them has waited."),
+            ("listening", "clients_listening", "Clients at rest whose channels the listening connection hears."))}
         counters = {key: CounterMetricFamily(f"switchboard_{name}", text, labels=WHERE) for key, name, text in (
             ("connect_failures", "connect_failures", "Connects that failed."), ("closed", "upstreams_closed", "Upstreams closed."),
             ("evicted", "evicted", "Upstreams closed in favour of another plugin, in the server's budget."),

@@ -101,4 +101,5 @@ class Pools:
 
     def all_pools(self) -> list[Pool]:
         self.old_pools = [pool for pool in self.old_pools if pool.open or pool.waiting or pool.coming]
-        return [*self.pools.values(), *self.old_pools]
+        listening = [pool.listener.apart for pool in self.pools.values() if pool.listener is not None]
+        return [*self.pools.values(), *self.old_pools, *(pool for pool in listening if pool is not None and pool.open)]

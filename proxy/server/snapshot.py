@@ -5,7 +5,7 @@
     process       started_at (epoch), ready, draining, clients, max_clients, tasks, embedded (null without one)
     series        one object per Tally: plugin, server, user, counters, histograms as {counts, total}
     pools         one object per pool: plugin, server, database, mode, size, idle, active, resetting, cancelling, connecting, waiting,
-                  max_wait, up, connect {counts, total}, connect_failures, closed, evicted, resets, rollbacks
+                  max_wait, listening, up, connect {counts, total}, connect_failures, closed, evicted, resets, rollbacks
     apart         [{plugin, server, state, count}]: upstreams for replication, or of pools that a reload replaced
     hosts         [{host, port, up, role}]: each host of a server that was tried
     tokens        [{kind, outcome, count}]: passwords that programs and clouds made
@@ -55,6 +55,7 @@ def of_pool(pool: Pool) -> dict[str, Any]:
             "mode": str(pool.settings.mode), "size": pool.settings.size, "idle": pool.idle_count, "active": len(pool.busy),
             "resetting": len(pool.resting) - cancelling, "cancelling": cancelling,
             "connecting": pool.coming, "waiting": pool.waiting, "max_wait": pool.max_wait,
+            "listening": len(pool.listener.ears) if pool.listener is not None else 0,
             "up": pool.up, "connect": histogram(counters.connect_time), "connect_failures": counters.connect_failures,
             "closed": counters.closed, "evicted": counters.evicted, "resets": counters.resets, "rollbacks": counters.rollbacks}
 
@@ -63,7 +64,7 @@ def _apart(pools: list[Pool]) -> list[dict[str, Any]]:
     """Upstreams that count against no pool: replication, and what still serves clients of an older configuration."""
     counts: Counter[tuple[str, str, str]] = Counter()
     for pool in pools:
-        counts[pool.target.plugin, str(pool.server), "replication" if isinstance(pool, Dedicated) else "retiring"] += pool.open
+        counts[pool.target.plugin, str(pool.server), pool.state if isinstance(pool, Dedicated) else "retiring"] += pool.open
     return [{"plugin": plugin, "server": server, "state": state, "count": count} for (plugin, server, state), count in counts.items()]
 
 

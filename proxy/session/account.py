@@ -78,12 +78,14 @@ class Account(Extended):
     def __init__(self, parameters: Parameters, pid: int, whose: Whose, client_of: Callable[[int], int | None]) -> None:
         super().__init__(parameters, pid, whose)
         self.client_of = client_of            # whom a server process serves, or served last
+        self.overhears: Callable[[bytes], bytes] | None = None        # where a notification goes first (relay/hearing)
         self.mirror = Parameters()            # what the upstream's session has
         self.sql_prepared: dict[str, Effects] = {}
         self.pins: dict[Reason, str] = {}
         self.doubtful = False                 # a reason may have gone: ask
         self.stale = False                    # what sessions begin with has changed
         self.status = b"I"
+        self.readies = 0                      # how often the client was told that it has no transaction
         self.schema_changing = False          # in this transaction
         self.lost: bytes | None = None        # why the upstream could not be brought to where the client is
         self.told: dict[str, str] = {}        # ParameterStatus, as the client knows it
@@ -215,6 +217,11 @@ class Account(Extended):
 
     # -- from the server ----------------------------------------------------------------------------------
 
+    def notification(self, process: int, whole: bytes) -> bytes:
+        """As the client is told it: of processes it knows those that clients have."""
+        client = self.client_of(process)
+        return whole if client is None else whole[:5] + client.to_bytes(4) + whole[9:]
+
     def server(self, tag: bytes, body: bytes, whole: bytes) -> bytes:
         """One whole message of the server's (of a long one only the beginning may be in `body`): what the client gets."""
         while self.dues and self.dues[0].tag in MARKS:
@@ -227,8 +234,7 @@ class Account(Extended):
         if tag == b"S":
             return self._status(due, body, whole)
         if tag == b"A":
-            client = self.client_of(int.from_bytes(body[:4]))
-            return whole if client is None else whole[:5] + client.to_bytes(4) + whole[9:]
+            return self.notification(int.from_bytes(body[:4]), whole) if self.overhears is None else self.overhears(whole)
         if due is None:
             return whole
         if tag == b"G":
@@ -349,10 +355,12 @@ class Account(Extended):
             if self.astray and self.status != b"E" and not self.dues:
                 self._withheld = whole
                 return b""
+            self.readies += self.status == b"I"
             return whole
         news = b"".join(self._tell(name, told) for name, told in self._news.items())
         self._news.clear()
         withheld, self._withheld = self._withheld, b""
+        self.readies += bool(withheld) and self.status == b"I"
         return news + withheld
 
     def _tell(self, name: str, whole: bytes) -> bytes:
@@ -369,6 +377,11 @@ class Account(Extended):
         self.doubtful = False
         self.dues.append(Due(Q, ours=True, then=self._answered))
         return ASK
+
+    def inquire(self, text: str, then: Callable[[Due], None]) -> bytes:
+        """Statements of our own, about which the client hears nothing."""
+        self.dues.append(Due(Q, ours=True, then=then))
+        return messages.query(text)
 
     def _answered(self, due: Due) -> None:
         row = due.rows[0] if due.rows and due.error is None else b""
@@ -419,16 +432,22 @@ class Account(Extended):
             return False
         if not (self.dues and self.dues[0].leads):
             return True
+        return tag == B or all(isinstance(effect, Transaction) and effect.change is Change.BEGIN for effect in self.meant(tag, body))
+
+    def meant(self, tag: int, body: bytes) -> Effects:
+        """What a message is about: of a Bind the names suffice."""
         if tag == Q:
-            effects = read(body[:-1], conforming=self.conforming)
-        elif tag == P:
-            effects = read(body.partition(b"\0")[2].partition(b"\0")[0], conforming=self.conforming)
-        elif tag == E:
+            return read(body[:-1], conforming=self.conforming)
+        if tag == P:
+            return read(body.partition(b"\0")[2].partition(b"\0")[0], conforming=self.conforming)
+        if tag == E:
             known = self.portals.get(body.partition(b"\0")[0])
-            effects = known.effects if known is not None else ()
+        elif tag == B:
+            name = body.partition(b"\0")[2].partition(b"\0")[0]
+            known = self.named.get(name) if name else self.unnamed
         else:
-            return tag != F
-        return all(isinstance(effect, Transaction) and effect.change is Change.BEGIN for effect in effects)
+            return (Pin(Reason.CODE, "function call by its number"),) if tag == F else ()
+        return known.effects if known is not None else ()
 
 
 _FROM_CLIENT: dict[int, Callable[[Account, bytes], bytes]] = {
