@@ -219,6 +219,8 @@ class Attentive(Hearing):
                 self.flushed = True
                 self._send(FLUSH)
             return False
+        if self.away and not self._is_abreast(upstream):
+            return False
         account = self.account
         self.entering = self.flushed = False
         self._ride(upstream)
@@ -296,7 +298,9 @@ class Attentive(Hearing):
 
     def _client_of(self, process: int) -> int | None:
         """Whom that process of our database serves, or served last."""
-        pool = self.pool
+        pool, mine = self.pool, self.upstream
+        if self.away and mine is not None and process == mine.pid and self.abreast is not mine:
+            return mine.last_pid or None
         for upstream in (*pool.busy, *pool.resting, *(each for stack in pool.idle.values() for each in stack)):
             if upstream.pid == process:
                 rider = upstream.rider
@@ -351,6 +355,7 @@ class Attentive(Hearing):
         self.former, self.parse = self.parse or self.former, None
         super()._release()
         self._be_swift()
+        self.abreast = self.catching_up = None
         if self.heard and self.behind is None:
             self._tell_heard()
 

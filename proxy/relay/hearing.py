@@ -7,14 +7,15 @@ in the database's one order of notifications say where each side begins and ends
 
     staying -> asked -> joining -> joined -> crossing -> away -> returning -> staying
 
-While it is away, a request's ReadyForQuery waits for all that was committed before it to be heard, as a server tells its own
-notifications and those of others ahead of it.
+While it is away, a request waits until all that was committed before it has been heard, and so does its ReadyForQuery: as a
+server tells notifications of others ahead of an answer, and its own ahead of its end.
 """
 
 from __future__ import annotations
 
 import asyncio
 import enum
+import functools
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from proxy.errors import ClientFault, ProxyError, UpstreamRefused
 from proxy.pool.listener import MARKS, Ear, Listener, mark, parts, quoted
 from proxy.pool.pool import Pool
 from proxy.pool.tally import Tally
-from proxy.pool.upstream import Key, Settings
+from proxy.pool.upstream import Key, Settings, Upstream
 from proxy.relay.attention import Attention
 from proxy.session.consequences import Configure, Effect, Notify, OwnPid, OwnState, Reason, Reset, Set, What
 from proxy.session.dues import UNTIL_READY, Due
@@ -55,8 +56,8 @@ class Step(enum.Enum):
 class Hearing(Attention):
     """The half of an Attentive that has ears."""
 
-    __slots__ = ("away", "behind", "collected", "counted", "counting", "crossed", "ear", "heard", "listener", "pings", "readies",
-                 "rest_timer", "steady", "step")
+    __slots__ = ("abreast", "away", "behind", "catching_up", "collected", "counted", "counting", "crossed", "ear", "heard",
+                 "listener", "pings", "readies", "rest_timer", "steady", "step")
 
     def __init__(self, sock: socket.socket, pool: Pool, tally: Tally, key: Key, settings: Settings | None,
                  concerns_databases: Callable[[bytes], None]) -> None:
@@ -69,6 +70,8 @@ class Hearing(Attention):
         self.heard = bytearray()              # notifications, until they may be told
         self.behind: deque[bytearray] | None = None    # what is told behind them
         self.pings = self.readies = 0
+        self.catching_up: Upstream | None = None       # it has boarded this, and waits for what was committed there before it
+        self.abreast: Upstream | None = None           # and here it has heard that
         self.counting = self.crossed = False
         self.counted = 0                      # notifications between the first two marks, told by its own connection
         self.collected: list[bytes] | None = None      # the same and what follows, heard by the Listener
@@ -257,6 +260,23 @@ class Hearing(Attention):
         elif data:
             self._say(data)
 
+    def _is_abreast(self, upstream: Upstream) -> bool:
+        """Has all been heard that this server process notified of for others?  From then on it is our client's own."""
+        if self.abreast is not upstream and self.catching_up is not upstream and self.listener is not None:
+            self.catching_up = upstream
+            self.loop.call_soon(self.listener.ping, functools.partial(self._has_caught_up, upstream))
+        return self.abreast is upstream
+
+    def _has_caught_up(self, upstream: Upstream) -> None:
+        if self._done.done() or self.upstream is not upstream or self.catching_up is not upstream:
+            return
+        self.abreast, self.catching_up = upstream, None
+        if self.heard and self.behind is None:
+            told = bytes(self.heard)
+            self.heard.clear()
+            self._tell_client(told)            # as servers do: ahead of the answer
+        self._advance()
+
     def _go_on(self) -> None:
         if self.behind is None and self.upstream is not None and not self._done.done():
             self._settled()
@@ -294,15 +314,24 @@ class Hearing(Attention):
         assert listener is not None
         self.step = Step.RETURNING
         self.behind = deque((bytearray(),))
-        listening = "; ".join(f"LISTEN {quoted(channel)}" for channel in sorted(ear.channels))
-        self._send(self.account.inquire(f"{listening}; {mark(ear.last)}", self._listens_itself))
+        self.counting = False
+        self.account.overhears = functools.partial(self._overhear_again, ear.last)
+        listening = "; ".join(f"LISTEN {quoted(channel)}" for channel in (MARKS, *sorted(ear.channels)))
+        first = self.account.inquire(f"{listening}; {mark(ear.last)}", _must_succeed)
+        self._send(first + self.account.inquire(f"UNLISTEN {MARKS}", self._listens_itself))
         listener.goes(ear)
         self.loop.call_later(NO_MARK, self._no_mark, ear)
 
+    def _overhear_again(self, last: str, whole: bytes) -> bytes:
+        """A server begins with what others were about to commit: what comes ahead of the mark is told from the other side."""
+        channel, token = parts(whole)
+        self.counting = self.counting or (channel == MARKS and token == last)
+        return self.account.notification(int.from_bytes(whole[5:9]), whole) if self.counting and channel != MARKS else b""
+
     def _listens_itself(self, due: Due) -> None:
-        if due.error is not None:
-            raise UpstreamRefused(messages.parse_fields(due.error))
+        _must_succeed(due)
         self.away = False
+        self.account.overhears = None
         self.account.pin(Reason.LISTEN, "channels")
         if self.ear is None:
             self.step = Step.STAYING
@@ -334,6 +363,11 @@ class Hearing(Attention):
 
     if TYPE_CHECKING:
         def _settled(self) -> None: ...
+
+
+def _must_succeed(due: Due) -> None:
+    if due.error is not None:
+        raise UpstreamRefused(messages.parse_fields(due.error))
 
 
 def _plain(effect: Effect) -> bool:
