@@ -29,6 +29,7 @@ from proxy.pool.reach import Reach
 from proxy.pool.tally import Histogram
 from proxy.pool.upstream import AT_ONCE, Key, Settings, Upstream, adapt, set_role
 from proxy.session.parameters import State
+from proxy.session.routines import Routines
 
 if TYPE_CHECKING:
     from proxy.pool.listener import Listener
@@ -77,6 +78,7 @@ class Pool(Dialling):
         self.queue = deque()
         self.successor: Pool | None = None            # of a retired pool: where its clients go for their next lease
         self.listener: Listener | None = None         # for clients of mode `auto` at rest
+        self.routines = Routines(self.clock)
         self.counters = Counters()
         self.outage = Outage()
         self.alarm = None

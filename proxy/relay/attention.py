@@ -369,7 +369,8 @@ class Attention(Relay):
             if account.astray and account.status != b"E":
                 self._send(account.adjust())
                 return
-            if account.status == b"I" and account.doubtful and account.pins:
-                self._send(account.ask())
+            question = account.wonder() if account.status == b"I" else b""
+            if question:
+                self._send(question)
                 return
         self._advance()

@@ -89,7 +89,7 @@ class Attentive(Hearing):
             parameters = Parameters(self.beginning)
             parameters.role = self.pool.target.role
             conforming = self._conforming
-            self._account = Account(parameters, self.pid, self._whose, self._client_of)
+            self._account = Account(parameters, self.pid, self._whose, self._client_of, self.pool.routines)
             self._account.told, self._account.conforming = dict(self.told), conforming
         return self._account
 
@@ -238,8 +238,9 @@ class Attentive(Hearing):
         if (self.open or self.u_passing or self.u_inbox or self.copying or self.partial or account.changing or account.status == b"E"
                 or (account.status == b"T" and (account.schema_changing or (account.doubtful and account.pins)))):
             return False
-        if account.status == b"I" and account.doubtful and account.pins:
-            self._send(account.ask())
+        question = account.wonder() if account.status == b"I" else b""
+        if question:
+            self._send(question)
             return False
         if self.behind is not None:
             return False                       # the client has not heard all yet

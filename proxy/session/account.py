@@ -8,7 +8,6 @@ to what we have asked ourselves.  What cannot be replayed is a reason to keep th
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,6 +35,7 @@ from proxy.session.consequences import (
     Unpin,
     What,
 )
+from proxy.session.doubts import Doubts
 from proxy.session.dues import (
     ASK,
     ASKED,
@@ -54,19 +54,21 @@ from proxy.session.dues import (
     Q,
     S,
     booleans,
+    columns,
     packed,
 )
 from proxy.session.extended import FORGET, Extended
 from proxy.session.neutral import changes_schema
 from proxy.session.parameters import Parameters, State, difference
-from proxy.session.pids import Whose, position, translated
-from proxy.session.prepared import NOWHERE, Statement
+from proxy.session.pids import Whose, translated
+from proxy.session.prepared import NOWHERE
+from proxy.session.routines import Routines
 from proxy.session.statements import read, statements
+from proxy.session.wording import placed, renamed, unread
 from proxy.wire import messages
 
 Prepareds = OrderedDict[bytes, None]
 _SETTINGS = (Set, Configure, Reset, ResetAll, Role, Authorization, Discard)
-_POSITION = re.compile(rb"\0P(\d{1,9})\0")
 _ODD = frozenset((Reason.OBSCURE, Reason.UNKNOWN))
 # What DISCARD ALL ends
 _DISCARDED = frozenset((*ASKED, Reason.SETTING, Reason.SEQUENCE, Reason.CODE, Reason.UNKNOWN, Reason.OBSCURE, Reason.LENGTH))
@@ -75,8 +77,10 @@ _DISCARDED = frozenset((*ASKED, Reason.SETTING, Reason.SEQUENCE, Reason.CODE, Re
 class Account(Extended):
     """One client's.  `pid`: what it takes for the process id of its server."""
 
-    def __init__(self, parameters: Parameters, pid: int, whose: Whose, client_of: Callable[[int], int | None]) -> None:
+    def __init__(self, parameters: Parameters, pid: int, whose: Whose, client_of: Callable[[int], int | None],
+                 routines: Routines) -> None:
         super().__init__(parameters, pid, whose)
+        self.doubts = Doubts(routines)        # about functions
         self.client_of = client_of            # whom a server process serves, or served last
         self.overhears: Callable[[bytes], bytes] | None = None        # where a notification goes first (relay/hearing)
         self.mirror = Parameters()            # what the upstream's session has
@@ -153,7 +157,7 @@ class Account(Extended):
         return packed(S, body)
 
     def _call(self, body: bytes) -> bytes:
-        self.pin(Reason.CODE, "function call by its number")
+        self._beware((Pin(Reason.CODE, "function call by its number"),))
         self.dues.append(Due(F))
         return packed(F, body)
 
@@ -171,7 +175,10 @@ class Account(Extended):
         """What must be assumed from the moment a statement is sent."""
         for effect in effects:
             match effect:
+                case Doubt(Reason.CODE, why) if self.doubts.none_about(why):
+                    pass
                 case Pin(reason, why) | Doubt(reason, why):
+                    self.doubts.opaque = self.doubts.opaque or effect == Pin(Reason.CODE, why)
                     self.pin(reason, why)
                     self.doubtful = self.doubtful or reason in ASKED
                 case Listen(channel):
@@ -202,6 +209,7 @@ class Account(Extended):
                     self.on_server.clear()
                     self.unnamed_there = False
                     self.pins = {reason: why for reason, why in self.pins.items() if reason not in _DISCARDED}
+                    self.doubts.clear()
                 case ResetAll():
                     self.pins.pop(Reason.SETTING, None)
                 case Discard(What.SEQUENCES):
@@ -254,7 +262,7 @@ class Account(Extended):
     def _complete(self, due: Due, tag: bytes, whole: bytes) -> bytes:
         if due.schema and tag == b"C":
             prepared.schema_changed()
-            self.schema_changing = True
+            self.schema_changing = self.doubts.made = True
         if due.tag == E:
             self.dues.popleft()
             if tag in b"Cs":
@@ -319,9 +327,9 @@ class Account(Extended):
         elif due is not None:
             if due.undo is not None:
                 due.undo()
-            if _unread(due, body):
+            if unread(due, body):
                 self._unpin(due, _ODD)
-        return whole if due is None else _renamed(_placed(whole, due), due, self.named)
+        return whole if due is None else renamed(placed(whole, due), due, self.named)
 
     def _unpin(self, due: Due, which: frozenset[Reason] = frozenset(Reason)) -> None:
         """It was not carried out.  If something else is on its way, that may have the same reason."""
@@ -346,6 +354,7 @@ class Account(Extended):
         self.mirror.ended(self.status)
         if self.status == b"I":
             self.portals.clear()
+            self.doubts.made = self.doubts.made and bool(self.doubts.unknown)
             if self.schema_changing:
                 self.schema_changing = False
                 prepared.schema_changed()      # what was prepared meanwhile may belong to what was rolled back
@@ -371,6 +380,19 @@ class Account(Extended):
         return whole
 
     # -- of our own ---------------------------------------------------------------------------------------
+
+    def wonder(self) -> bytes:
+        """A question to the server, if one could free the connection."""
+        if self.doubtful and self.pins:
+            return self.ask()
+        names = self.doubts.open() if Reason.CODE in self.pins else None
+        if names:
+            return self.inquire(self.doubts.ask(names), lambda due: self.doubts.learn(
+                names, map(columns, due.rows), failed=due.error is not None))
+        if names is not None:
+            del self.pins[Reason.CODE]
+            self.doubts.clear()
+        return b""
 
     def ask(self) -> bytes:
         """The question whether the reasons still hold."""
@@ -454,31 +476,3 @@ _FROM_CLIENT: dict[int, Callable[[Account, bytes], bytes]] = {
     Q: Account._query, P: Account._parse, B: Account._bind, D: Account._describe, E: Account._execute, C: Account._close,
     S: Account._sync, F: Account._call, COPY_DONE: lambda self, body: self._copy_end(COPY_DONE, body),
     COPY_FAIL: lambda self, body: self._copy_end(COPY_FAIL, body)}
-
-
-def _unread(due: Due, error: bytes) -> bool:
-    """A simple Query that does not parse does nothing, whatever it says.  (Another text's error has its place in `p`, not `P`.)"""
-    return due.tag == Q and not due.at and b"\0C42601\0" in error and b"\0P" in error and b"\0q" not in error
-
-
-def _placed(error: bytes, due: Due) -> bytes:
-    """The error's position, in the text as the client wrote it."""
-    found = _POSITION.search(error) if due.texts is not None else None
-    if due.texts is None or found is None:
-        return error
-    moved = b"%d" % position(*due.texts, int(found[1]))
-    return packed(error[0], error[5:found.start(1)] + moved + error[found.end(1):])
-
-
-def _renamed(error: bytes, due: Due, named: dict[bytes, Statement]) -> bytes:
-    """Our names of statements, as the client knows them."""
-    if prepared.PREFIX not in error:
-        return error
-    body = error[5:]
-    if due.name is not None:
-        body = body.replace(b'"%s"' % due.there, b'"%s"' % due.name)
-        if not due.name:
-            body = body.replace(b'prepared statement "" does not exist', b"unnamed prepared statement does not exist")
-    for name, known in named.items():
-        body = body.replace(b'"%s"' % known.server, b'"%s"' % name)
-    return packed(error[0], body)

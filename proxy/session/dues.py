@@ -55,12 +55,18 @@ def packed(tag: int, body: bytes) -> bytes:
     return b"%c%s%s" % (tag, (len(body) + 4).to_bytes(4), body)
 
 
-def booleans(row: bytes) -> tuple[bool, ...]:
-    """The columns of a DataRow of texts."""
+def columns(row: bytes) -> list[bytes | None]:
+    """Of a DataRow."""
     count, at = int.from_bytes(row[:2]), 2
-    found = []
+    found: list[bytes | None] = []
     for _ in range(count):
         length = int.from_bytes(row[at:at + 4], signed=True)
-        found.append(row[at + 4:at + 4 + max(0, length)] == b"t")
+        found.append(row[at + 4:at + 4 + length] if length >= 0 else None)
         at += 4 + max(0, length)
-    return tuple(found) if len(found) == len(ASKED) else (True,) * len(ASKED)
+    return found
+
+
+def booleans(row: bytes) -> tuple[bool, ...]:
+    """The answers to ASK; yes to all where they are not what they should be."""
+    found = tuple(value == b"t" for value in columns(row))
+    return found if len(found) == len(ASKED) else (True,) * len(ASKED)

@@ -25,6 +25,7 @@ NOWHERE = b"sb_%s_none" % secrets.token_hex(6).encode()
 PREFIX = NOWHERE[:-4]
 _names: OrderedDict[tuple[bytes, bytes], bytes] = OrderedDict()
 _serial = 0
+_generation = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,14 @@ def schema_changed() -> None:
 
     Who has prepared one before goes on with it, and hears of the change from the server, as with a connection of its own.
     """
+    global _generation
+    _generation += 1
     _names.clear()
+
+
+def generation() -> int:
+    """Another number after each change of a schema that went through here."""
+    return _generation
 
 
 def is_stale(known: Statement) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from proxy.session.assignments import Tokens, configure, mark, name_of, reset_statement, set_statement, words
+from proxy.session.bodies import of_do
 from proxy.session.calls import calls
 from proxy.session.consequences import (
     Change,
@@ -24,6 +25,7 @@ from proxy.session.consequences import (
     Unpin,
     What,
 )
+from proxy.session.functions import HARMLESS
 from proxy.session.tokens import Kind
 
 _OBSCURE = (Pin(Reason.OBSCURE),)
@@ -177,6 +179,14 @@ def _release(tokens: Tokens, text: str) -> Iterable[Effect]:
     return _savepoint(Change.RELEASE, tokens[2:] if len(tokens) > 2 and words(tokens[1:], "savepoint") else tokens[1:])
 
 
+def _call(tokens: Tokens, text: str) -> Iterable[Effect]:
+    found = tuple(calls(tokens[1:], text))
+    at = next((at for at, token in enumerate(tokens) if mark(token, "(")), 0)
+    if at < 2 or tokens[at - 1].value in HARMLESS:
+        return (*found, Doubt(Reason.CODE, "call"))        # no procedure is PostgreSQL's own
+    return found
+
+
 def _listen(tokens: Tokens, text: str) -> Iterable[Effect]:
     name = name_of(tokens[1]) if len(tokens) == 2 else None
     return _OBSCURE if name is None else (Listen(name),)
@@ -213,6 +223,5 @@ _VERBS: dict[str, Verb] = {
     "declare": _declare, "close": _close, "discard": _discard,
     "create": _create, "alter": _alter, "drop": _drop, "explain": _explain,
     "load": lambda tokens, text: (Pin(Reason.LIBRARY, "load"),),
-    "do": lambda tokens, text: (Doubt(Reason.CODE, "do"),),
-    "call": lambda tokens, text: (*calls(tokens[2:], text), Doubt(Reason.CODE, "call")),
+    "do": lambda tokens, text: of_do(tokens[1:]), "call": _call,
 }

@@ -29,6 +29,7 @@ from proxy.session.handshake import Login, greet, prove
 from proxy.session.link import Link, PureLink
 from proxy.session.login import Channel, login
 from proxy.session.parameters import NOTHING, Parameters
+from proxy.session.routines import Routines
 from proxy.session.statements import ordinary, read, statements
 from proxy.wire import messages, proxy_header, startup
 
@@ -296,7 +297,7 @@ def fuzz_statements(data: bytes) -> None:
 def fuzz_account(data: bytes) -> None:
     """Both sides say what they like: records of a tag (of the server, with its highest bit set), a length and a body."""
     parameters = Parameters({"work_mem": "8MB", "application_name": "x"})
-    account = Account(parameters, 4711, lambda pid: None, lambda pid: pid & 0x7FFFFFFF or None)
+    account = Account(parameters, 4711, lambda pid: None, lambda pid: pid & 0x7FFFFFFF or None, Routines(lambda: 0.0))
     account.ride(NOTHING, OrderedDict())
     at = 0
     while at + 2 <= len(data):
