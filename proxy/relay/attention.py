@@ -20,6 +20,7 @@ from proxy.pool.upstream import Key, Settings, Upstream
 from proxy.relay.boarding import HELD_LIMIT
 from proxy.relay.pump import BUF, BULK, VIEW, WOULD_BLOCK
 from proxy.relay.relay import Relay
+from proxy.relay.standin import StandIn
 from proxy.session.account import Account
 from proxy.session.consequences import Effect, Reason
 from proxy.session.link import CONCERNS_DATABASES
@@ -38,13 +39,14 @@ _WHOLE = 65_536                    # bytes of a server's message that is read wh
 class Attention(Relay):
     """The half of an Attentive that reads messages."""
 
-    __slots__ = ("ahead", "attention", "entering", "inbox", "passing", "struck", "u_inbox", "u_passing")
+    __slots__ = ("ahead", "attention", "entering", "inbox", "passing", "standing", "struck", "u_inbox", "u_passing")
     if TYPE_CHECKING:
         @property
         def account(self) -> Account: ...
         def _enter(self) -> bool: ...
         def _rest(self) -> bool: ...
         def _ask_for_one(self) -> None: ...
+        def _stands(self, tag: int, body: bytes) -> bool: ...
         def _strikes_are_over(self) -> None: ...
         def _attend(self, rest: bytes) -> None: ...
         ear: Ear | None
@@ -62,6 +64,7 @@ class Attention(Relay):
         self.u_inbox = bytearray()            # of the server
         self.u_passing = 0
         self.struck: list[Upstream] = []      # by what we have sent
+        self.standing: dict[Relay, StandIn] = {}   # for clients without a server, who are struck
 
     # -- from the client ----------------------------------------------------------------------------------
 
@@ -136,7 +139,8 @@ class Attention(Relay):
             self.passing = total
             return True
         body = bytes(inbox[5:total])
-        if not (account.follows(tag, body) and (self.ear is None or self._stays_plain(tag, account.meant(tag, body)))):
+        if not (account.follows(tag, body) and self._stands(tag, body)
+                and (self.ear is None or self._stays_plain(tag, account.meant(tag, body)))):
             return False
         del inbox[:total]
         if tag in (_Q, _P) and CONCERNS_DATABASES in body.lower() and len(body) < 65_536:
@@ -163,6 +167,8 @@ class Attention(Relay):
             if len(inbox) < total:
                 return False
             body = bytes(inbox[5:total])
+            if not self._stands(_B, body):
+                return False
             del inbox[:total]
             self._send(self.account.client(_B, body))
             return True
@@ -360,7 +366,7 @@ class Attention(Relay):
     def _settled(self) -> None:
         """The server has answered: is there something of our own to do?"""
         account = self.account
-        if self.struck and account.quiet:
+        if (self.struck or self.standing) and account.quiet and all(each.place is None for each in self.standing.values()):
             self._strikes_are_over()
         if account.stale:
             account.stale = False

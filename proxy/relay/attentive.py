@@ -21,6 +21,7 @@ from proxy.pool.upstream import Key, Upstream, intern
 from proxy.relay.hearing import Hearing
 from proxy.relay.pump import AWAY, BROKEN, BUF, PUSHED, SHORT, VIEW
 from proxy.relay.relay import Relay
+from proxy.relay.standin import StandIn
 from proxy.session import keepalive
 from proxy.session.account import Account
 from proxy.session.consequences import Reason
@@ -291,11 +292,20 @@ class Attentive(Hearing):
             return None                        # there, that number may be anybody
         upstream = rider.upstream
         if upstream is None:
-            return 0
+            standing = self.standing.get(rider)
+            return standing.upstream.pid if standing is not None and standing.upstream is not None else 0
         if rider is not self:
             upstream.cancels += 1
             self.struck.append(upstream)
         return upstream.pid
+
+    def _stands(self, tag: int, body: bytes) -> bool:
+        """Has everybody a process whom this message strikes?  Who has none is given one for the while."""
+        for pid in self.account.strikes(tag, body):
+            rider = _riders.get(pid)
+            if rider is not None and rider.upstream is None and rider not in self.standing and rider.pool.server == self.pool.server:
+                self.standing[rider] = StandIn(rider, self._advance)
+        return all(standing.place is None for standing in self.standing.values())
 
     def _client_of(self, process: int) -> int | None:
         """Whom that process of our database serves, or served last."""
@@ -312,6 +322,10 @@ class Attentive(Hearing):
         for upstream in self.struck:
             upstream.pool.cancel_done(upstream)
         self.struck.clear()
+        standing = list(self.standing.values())
+        self.standing.clear()
+        for each in standing:
+            each.over()
 
     # -- leases -------------------------------------------------------------------------------------------
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 from proxy.errors import ClientFault
 from proxy.session import prepared
 from proxy.session.consequences import Deallocate, Execute, Reason
-from proxy.session.dues import B, C, D, Due, E, Effects, P, packed
+from proxy.session.dues import B, C, D, Due, E, Effects, P, Q, packed
 from proxy.session.neutral import changes_schema, harmless
 from proxy.session.parameters import Parameters, State
-from proxy.session.pids import Whose, bound, translated
+from proxy.session.pids import STRIKE, Whose, bound, translated
 from proxy.session.prepared import NOWHERE, Statement, statement
 from proxy.session.statements import read
 
@@ -193,6 +193,24 @@ class Extended:
         """Must the parameters of this Bind be looked at?"""
         known = self._known(name)
         return known is not None and bool(known.pids)
+
+    def strikes(self, tag: int, body: bytes) -> set[int]:
+        """The process ids that this message speaks of."""
+        found: set[int] = set()
+
+        def note(pid: int) -> None:
+            found.add(pid)
+
+        if tag in (Q, P) and STRIKE.search(body) is not None:
+            text = body[:-1] if tag == Q else body.partition(b"\0")[2].partition(b"\0")[0]
+            translated(text, read(text, conforming=self.conforming), self.pid, note)
+        elif tag == B:
+            _, _, rest = body.partition(b"\0")
+            name, _, rest = rest.partition(b"\0")
+            known = self._known(name)
+            if known is not None and known.pids:
+                bound(rest, known.pids, note)
+        return found
 
     def bind(self, portal: bytes, name: bytes) -> tuple[bytes, bytes]:
         """A Bind of which only the names matter: what goes ahead, and the statement's name on the server."""

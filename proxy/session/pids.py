@@ -18,6 +18,7 @@ from proxy.session.consequences import Effect, OwnPid
 Whose = Callable[[int], int | None]
 """The process that serves this client now; 0: a client that nobody serves now; None: no client of ours."""
 
+STRIKE = re.compile(rb"pg_(?:cancel|terminate)_backend", re.IGNORECASE)
 _NOTHING = re.compile(rb"\s*\(\s*\)")
 _OWN = re.compile(rb"\s*\(\s*(?:pg_catalog\s*\.\s*)?pg_backend_pid\s*\(\s*\)", re.IGNORECASE)
 _NUMBER = re.compile(rb"\s*\(\s*'?(\d{1,10})'?(?=\s*(?:::\s*int(?:eger|4)?\s*)?[,)])", re.IGNORECASE)

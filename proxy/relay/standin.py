@@ -1,0 +1,81 @@
+"""A client that holds no upstream has no server process; its process id may be the target of a signal all the same.
+
+An upstream of its pool **stands in**: the statement that strikes the client's process id is told that one's.  If it dies of
+it, so does the client, with the server's own last words; what only cancels finds nobody at work, as it would have.  Then the
+upstream goes back.  An idle one is taken at once, or one is dialled where the pool has room; where it has none, the number
+stays one that nobody has: who strikes may hold what all others wait for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from proxy.errors import ProxyError
+from proxy.pool.lane import Place
+from proxy.pool.upstream import Key, Upstream
+
+if TYPE_CHECKING:
+    from proxy.relay.relay import Relay
+
+
+class StandIn:
+    """One client's, until what strikes has been answered.  A Waiter; `then` is called when the waiting is over."""
+
+    settings = None
+    adapts = True
+
+    def __init__(self, rider: Relay, then: Callable[[], None]) -> None:
+        self.rider = rider
+        self.key: Key = rider.key
+        self.upstream: Upstream | None = None
+        self.place: Place | None = None        # in the queue of a pool that dials
+        pool = rider.pool
+        while pool.successor is not None:
+            pool = pool.successor
+        self._then: Callable[[], None] | None = None
+        if pool.waiting:
+            return
+        coming = pool.coming
+        place = pool.request(self)
+        if not place.settled and pool.coming > coming:
+            self.place, self._then = place, then
+        elif not place.settled:
+            pool.withdraw(place)
+
+    def granted(self, upstream: Upstream) -> None:
+        self.upstream = upstream
+        self._settled()
+
+    def failed(self, fault: ProxyError) -> None:
+        self._settled()
+
+    def _settled(self) -> None:
+        self.place = None
+        then, self._then = self._then, None
+        if then is not None:
+            then()
+
+    def over(self) -> None:
+        """The statement has been answered.  Its signal was sent before that: a statement of ours finds the process alive or not."""
+        upstream = self.upstream
+        if self.place is not None:
+            self.place.pool.withdraw(self.place)
+        if upstream is None:
+            return
+        if upstream.broken:
+            self._died(upstream)
+            return
+
+        def asked(ok: bool) -> None:
+            if ok:
+                upstream.pool.give_back(upstream)
+                return
+            upstream.pool.lost(upstream)
+            self._died(upstream)
+
+        upstream.run([""], asked, upstream.pool.dialling.connect_timeout)
+
+    def _died(self, upstream: Upstream) -> None:
+        if upstream.refusal is not None and upstream.refusal.fields.get("V") == "FATAL":
+            self.rider.finish("terminated by the server", upstream.refusal)
