@@ -7,7 +7,7 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 
-from tests.suites import by_pytest, node, regress
+from tests.suites import by_pytest, jdbc, node, regress
 from tests.suites.compare import Result
 from tests.suites.places import Needs, Place
 from tests.suites.sources import Git, Sdist, python_with
@@ -85,6 +85,10 @@ def node_postgres() -> Run:
     return functools.partial(node.run, node.folder())
 
 
+def pgjdbc() -> Run:
+    return functools.partial(jdbc.run, jdbc.folder())
+
+
 def pg_regress() -> Run:
     return functools.partial(regress.run, regress.folder())
 
@@ -97,6 +101,8 @@ SUITES: dict[str, Suite] = {
         settings={"max_prepared_transactions": "10", "wal_level": "logical"}, sql=("create extension hstore",))),
     "psycopg": Suite("psycopg 3.3.4", psycopg, Needs(settings={"max_prepared_transactions": "10"}, sql=("create extension hstore",))),
     "node-postgres": Suite(f"node-postgres {node.VERSION}", node_postgres),
+    "pgjdbc": Suite(f"pgjdbc {jdbc.VERSION}", pgjdbc, Needs(
+        settings={"max_prepared_transactions": "64", "wal_level": "logical"}, sql=("create extension hstore",))),
     "pg_regress": Suite(f"PostgreSQL {regress.SOURCE.version.split('-')[0]}'s regression tests", pg_regress, Needs(
         "regression", sql=regress.LIKE_REGRESSION, binaries=regress.binaries)),
     "sqlalchemy": Suite(f"SQLAlchemy {SQLALCHEMY.version}: dialect and engine, over psycopg and asyncpg", sqlalchemy, Needs(

@@ -114,19 +114,38 @@ class Debian:
             return next(path for path in home.iterdir() if path.is_dir() and path.name != "apt")
 
     def _fetch(self, home: Path) -> None:
-        parts = home / "apt" / "parts"
-        parts.mkdir(parents=True)
-        (home / "apt" / "lists").mkdir()
-        for path in [Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*")]:
-            if path.is_file() and path.suffix in (".list", ".sources"):
-                text = path.read_text().replace("Types: deb\n", "Types: deb-src\n").replace("deb http", "deb-src http")
-                (parts / path.name).write_text(text)
-        apt = ("apt-get", "-q", "-o", "Dir::Etc::sourcelist=/dev/null", "-o", f"Dir::Etc::sourceparts={parts}",
-               "-o", f"Dir::State::lists={home / 'apt' / 'lists'}", "-o", "APT::Sandbox::User=")
-        command(*apt, "update")
+        apt = _apt(home / "apt", "deb-src")
         command(*apt, "source", "--download-only", f"{self.name}={self.version}", cwd=home)
         unpack(verified(next(home.glob("*.orig.tar.*")), self.sha256), home)
         shutil.rmtree(home / "apt")
+
+
+def _apt(home: Path, kind: str) -> tuple[str, ...]:
+    """apt-get with lists of its own, of packages (deb) or of sources (deb-src), from where apt is set up to find its packages."""
+    parts = home / "parts"
+    parts.mkdir(parents=True)
+    (home / "lists").mkdir()
+    for path in [Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*")]:
+        if path.is_file() and path.suffix in (".list", ".sources"):
+            text = path.read_text().replace("Types: deb\n", f"Types: {kind}\n").replace("deb http", f"{kind} http")
+            (parts / path.name).write_text(text)
+    apt = ("apt-get", "-q", "-o", "Dir::Etc::sourcelist=/dev/null", "-o", f"Dir::Etc::sourceparts={parts}",
+           "-o", f"Dir::State::lists={home / 'lists'}", "-o", "APT::Sandbox::User=")
+    command(*apt, "update")
+    return apt
+
+
+def packages(name: str, *wanted: str) -> Path:
+    """Debian packages (`name` or `name=version`), unpacked side by side and not installed; apt has checked whose they are."""
+    with made(f"debian-{name}") as (home, empty):
+        if empty:
+            apt = _apt(home / "apt", "deb")
+            command(*apt, "download", *wanted, cwd=home)
+            for package in home.glob("*.deb"):
+                command("dpkg-deb", "-x", package, home / "root")
+                package.unlink()
+            shutil.rmtree(home / "apt")
+        return home / "root"
 
 
 def python_with(name: str, requirements: Sequence[str]) -> Path:
