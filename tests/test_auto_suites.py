@@ -51,3 +51,25 @@ def test_who_strikes_does_not_wait_for_what_it_holds(double: Daemon) -> None:
         assert first.execute("select pg_terminate_backend(%s)", (third.info.backend_pid,)).fetchone() == (False,)
         second.rollback()
         assert third.execute("select 1").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_setting_that_a_parameter_tells_keeps_no_connection(double: Daemon, binary: bool) -> None:
+    """As asyncpg switches JIT off and on around its questions about types."""
+    with double.connect("catalog") as client, double.connect("catalog") as other:
+        for text, values, setting in (
+                ("select current_setting('work_mem') as old, set_config('work_mem', '77kB', false) as new", (), ("work_mem", "77kB")),
+                ("select set_config('work_mem', %s, false)", ("99kB",), ("work_mem", "99kB")),
+                ("select pg_catalog.set_config(%s, %s::text, %s)", ("search_path", "ä, public", False), ("search_path", "ä, public")),
+                ("select set_config('work_mem', %s, %s)", ("1MB", True), ("work_mem", "99kB")),
+                ("select set_config('work_mem', %s, false)", (None,), ("work_mem", "4MB"))):
+            client.cursor(binary=binary).execute(text.encode(), values)
+            until(lambda: double.metric("switchboard_upstreams", plugin="catalog", state="active") == 0, "the connection goes back")
+            with other.transaction():
+                other.execute("set local work_mem to '5MB'")
+                assert client.execute("select current_setting(%s)", (setting[0],)).fetchone() == (setting[1],)
+        with client.transaction(force_rollback=True):
+            client.execute("select set_config('work_mem', %s, false)", ("66kB",), prepare=True)
+        assert client.execute("show work_mem").fetchone() == ("4MB",)
+        client.execute("select set_config('work_mem', %s || 'B', false)", ("77k",))
+        until(lambda: double.metric("switchboard_upstreams", plugin="catalog", state="active") == 1, "the connection stays")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from proxy.session.consequences import (
     Authorization,
+    Bound,
     Change,
     Configure,
     Deallocate,
@@ -84,7 +85,14 @@ KNOWN: list[tuple[str, list[Effect]]] = [
     ("SELECT pg_catalog.set_config('search_path', '', false);", [Configure("search_path", "")]),
     ("select set_config('a','b',true) as a, set_config('role', 'bob', true)", [Configure("a", "b", True), Role("bob", True)]),
     ("select set_config($1, $2, true)", [Configure(None, None, True)]),
-    ("select set_config($1, $2, false)", [Pin(Reason.SETTING, "set_config")]),
+    ("select set_config($1, $2, false)", [Bound(0, 1, False)]),
+    ("select set_config('a', $2::text, $1::bool), set_config('b', 'c', false)", [Bound("a", 1, 0), Configure("b", "c")]),
+    ("select set_config('a', $1 || 'b', false)", [Pin(Reason.SETTING, "set_config")]),
+    ("select set_config($1::int, 'a', false)", [Pin(Reason.SETTING, "set_config")]),
+    ("select current_setting('jit') as cur, set_config('jit', 'off', false) as new", [Configure("jit", "off")]),
+    ("select current_setting('jit'), my(), set_config('jit', 'off', false)",
+     [Doubt(Reason.CODE, "my"), Pin(Reason.SETTING, "set_config")]),
+    ("select unnest(array[1]), set_config('jit', 'off', false)", [Pin(Reason.SETTING, "set_config")]),
     ("select set_config('a', 'b', false) from t", [Pin(Reason.SETTING, "set_config")]),
     ("select * from t where set_config('a', 'b', x) is null", [Pin(Reason.SETTING, "set_config")]),
     ("update pg_settings set setting = 'x' where name = 'y'", [Pin(Reason.SETTING, "update pg_settings")]),

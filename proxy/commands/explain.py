@@ -10,6 +10,7 @@ from proxy.commands.table import table
 from proxy.session.assignments import literal
 from proxy.session.consequences import (
     Authorization,
+    Bound,
     Configure,
     Deallocate,
     Defaults,
@@ -45,6 +46,8 @@ def say(effect: Effect) -> tuple[str, str]:
             return _kept(True), "set_config() for this transaction"
         case Configure(name, value, local):
             return _kept(local), f"{name} = {literal(value or '')}"
+        case Bound():
+            return "replayed", "set_config() of what the parameters say"
         case Role(name, local):
             return _kept(local), f"role {name or 'default'}"
         case Authorization(name, local):

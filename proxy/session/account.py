@@ -15,6 +15,7 @@ from dataclasses import replace
 from proxy.session import prepared
 from proxy.session.consequences import (
     Authorization,
+    Bound,
     Change,
     Configure,
     Deallocate,
@@ -181,6 +182,8 @@ class Account(Extended):
                     self.doubts.opaque = self.doubts.opaque or effect == Pin(Reason.CODE, why)
                     self.pin(reason, why)
                     self.doubtful = self.doubtful or reason in ASKED
+                case Bound():
+                    self.pin(Reason.SETTING, "set_config() of what no Bind message tells")
                 case Listen(channel):
                     self.pin(Reason.LISTEN, channel)
                 case Prepare(name, _, text):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from proxy.session.consequences import Authorization, Configure, Effect, Pin, Reason, Reset, ResetAll, Role, Set
+from proxy.session.consequences import Authorization, Bound, Configure, Effect, Pin, Reason, Reset, ResetAll, Role, Set
 from proxy.session.tokens import Kind, Token, fold
 
 Tokens = Sequence[Token]
@@ -194,31 +194,69 @@ def _modes(tokens: Tokens) -> Iterator[Effect]:
 
 
 def configure(tokens: Tokens) -> Sequence[Effect] | None:
-    """`SELECT set_config('x', 'y', false) [AS z], ...` and nothing else; None for anything that is more."""
+    """`SELECT set_config('x', 'y', false) [AS z], current_setting('x'), ...` and nothing else; None for anything that is more.
+
+    An argument may be a parameter, `$1` or `$1::text`.
+    """
     found: list[Effect] = []
     at = 1
     while True:
         rest = tokens[at:]
         if len(rest) > 2 and words(rest, "pg_catalog") and mark(rest[1], "."):
-            rest, at = rest[2:], at + 2
-        if len(rest) < 8 or rest[0].kind not in (Kind.WORD, Kind.NAME) or rest[0].value != "set_config" or not (
-                mark(rest[1], "(") and mark(rest[3], ",") and mark(rest[5], ",") and mark(rest[7], ")")):
-            return None
-        local = truth(rest[6])
-        if local is None or any(token.kind != Kind.STRING or not token.plain for token in (rest[2], rest[4])):
-            return None
-        found += configured(rest[2].value, rest[4].value, local)
-        rest, at = rest[8:], at + 8
-        if words(rest, "as") and len(rest) > 1:
-            rest, at = rest[1:], at + 1
-            if rest[0].kind not in (Kind.WORD, Kind.NAME):
+            rest = rest[2:]
+        arguments, rest = _arguments(rest, "current_setting")
+        if arguments is None or any(each.kind == Kind.PARAMETER for each in arguments):
+            arguments, rest = _arguments(rest, "set_config")
+            effects = _configured(arguments) if arguments is not None and len(arguments) == 3 else None
+            if effects is None:
                 return None
-            rest, at = rest[1:], at + 1
+            found += effects
+        if words(rest, "as") and len(rest) > 1:
+            if rest[1].kind not in (Kind.WORD, Kind.NAME):
+                return None
+            rest = rest[2:]
         if not rest:
             return found
         if not mark(rest[0], ","):
             return None
-        at += 1
+        at = len(tokens) - len(rest) + 1
+
+
+def _arguments(tokens: Tokens, function: str) -> tuple[list[Token] | None, Tokens]:
+    """The arguments of a call of it, constants and parameters, and what follows; None where it is something else."""
+    if len(tokens) < 3 or tokens[0].kind not in (Kind.WORD, Kind.NAME) or tokens[0].value != function or not mark(tokens[1], "("):
+        return None, tokens
+    found: list[Token] = []
+    rest = tokens[2:]
+    while len(rest) > 1:
+        found.append(rest[0])
+        if rest[0].kind == Kind.PARAMETER and len(rest) > 4 and mark(rest[1], ":") and mark(rest[2], ":") and rest[3].value == (
+                "bool" if len(found) == 3 else "text"):
+            rest = rest[3:]
+        elif not (rest[0].kind == Kind.PARAMETER or truth(rest[0]) is not None or (rest[0].kind == Kind.STRING and rest[0].plain)):
+            break
+        if mark(rest[1], ")"):
+            return found, rest[2:]
+        if not mark(rest[1], ","):
+            break
+        rest = rest[2:]
+    return None, tokens
+
+
+def _configured(arguments: Sequence[Token]) -> Sequence[Effect] | None:
+    """What set_config() of these does."""
+    name, value, last = arguments
+    numbers = [int(each.value[1:]) - 1 if each.kind == Kind.PARAMETER else None for each in arguments]
+    local = truth(last)
+    if (local is None and numbers[2] is None) or any(
+            number is None and each.kind != Kind.STRING for each, number in zip((name, value), numbers, strict=False)):
+        return None
+    if local is not None and numbers[0] is None and numbers[1] is None:
+        return configured(name.value, value.value, local)
+    if local:
+        return (Configure(None, None, True),)
+    wanted = [each.value if number is None else number for each, number in zip((name, value), numbers, strict=False)]
+    return (Bound(wanted[0], wanted[1], False if numbers[2] is None else numbers[2]),)
 
 
 def configured(name: str, value: str, local: bool) -> Sequence[Effect]:

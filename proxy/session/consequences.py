@@ -1,6 +1,7 @@
 """What a statement may leave behind in a session: the few kinds, and nothing else.
 
     replayed    Set Reset ResetAll Configure Role Authorization Discard Transaction    (session/parameters keeps them)
+    bound       Bound: one of these as soon as its parameters are known (session/bound)
     served      Listen Unlisten Notify Prepare Execute Deallocate OwnPid OwnState      (the relay decides how)
     pinned      Pin: the lease stays, for a reason; Unpin: ask, when the transaction ends, whether the reason is gone
     in doubt    Doubt: the text cannot tell; ask the server before the lease goes back
@@ -79,6 +80,15 @@ class Configure:
     name: str | None
     value: str | None                       # the text itself, not SQL
     local: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A set_config() some of whose arguments are parameters, by their numbers from 0: what it does is in the Bind message."""
+
+    name: str | int
+    value: str | int
+    local: bool | int
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,5 +197,5 @@ class Doubt:
     why: str = ""
 
 
-Effect = (Set | Configure | Reset | ResetAll | Role | Authorization | Discard | Transaction | Listen | Unlisten | Notify | Prepare
-          | Execute | Deallocate | OwnPid | OwnState | Defaults | Pin | Unpin | Doubt)
+Effect = (Set | Configure | Bound | Reset | ResetAll | Role | Authorization | Discard | Transaction | Listen | Unlisten | Notify
+          | Prepare | Execute | Deallocate | OwnPid | OwnState | Defaults | Pin | Unpin | Doubt)

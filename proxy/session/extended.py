@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from proxy.errors import ClientFault
 from proxy.session import prepared
+from proxy.session.bound import resolved
 from proxy.session.consequences import Deallocate, Execute, Reason
 from proxy.session.dues import B, C, D, Due, E, Effects, P, Q, packed
 from proxy.session.neutral import changes_schema, harmless
@@ -192,7 +193,7 @@ class Extended:
     def whole_bind(self, name: bytes) -> bool:
         """Must the parameters of this Bind be looked at?"""
         known = self._known(name)
-        return known is not None and bool(known.pids)
+        return known is not None and (bool(known.pids) or known.bound)
 
     def strikes(self, tag: int, body: bytes) -> set[int]:
         """The process ids that this message speaks of."""
@@ -229,6 +230,8 @@ class Extended:
         ahead, there = self.bind(portal, name)
         if wanted is not None and wanted.pids:
             rest = bound(rest, wanted.pids, self.whose)
+        if wanted is not None and wanted.bound and not self.skipping:
+            self.portals[portal] = replace(wanted, effects=resolved(wanted.effects, wanted.types, rest))
         return ahead + packed(B, portal + b"\0" + there + b"\0" + rest)
 
     def _describe(self, body: bytes) -> bytes:

@@ -11,7 +11,7 @@ import secrets
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from proxy.session.consequences import Effect
+from proxy.session.consequences import Bound, Effect
 from proxy.session.pids import parameters
 from proxy.session.statements import read
 
@@ -38,6 +38,7 @@ class Statement:
     server: bytes                             # its name on the servers
     effects: tuple[Effect, ...] = field(repr=False)
     pids: frozenset[int] = frozenset()        # parameters that are process ids, from 0
+    bound: bool = False                       # parameters tell what it does
 
     def parse(self, name: bytes | None = None) -> bytes:
         body = (self.server if name is None else name) + b"\0" + self.text + b"\0" + self.types
@@ -80,4 +81,5 @@ def statement(text: bytes, types: bytes, meaning: bytes, *, conforming: bool) ->
     else:
         _names.move_to_end(key)
     effects = read(text, conforming=conforming)
-    return Statement(text, types, meaning, name, effects, parameters(text, effects) if effects else frozenset())
+    return Statement(text, types, meaning, name, effects, parameters(text, effects) if effects else frozenset(),
+                     any(isinstance(effect, Bound) for effect in effects))
