@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import psycopg
 import pytest
 
@@ -50,6 +51,16 @@ def test_databases(base: dict[str, Any], postgres: Postgres, tmp_path: Path) -> 
         row = connection.execute("select version()").fetchone()
         assert row is not None
         assert row[0].startswith("PostgreSQL 16")
+
+
+async def test_a_drivers_pool_cleans_its_connections(base: dict[str, Any], tmp_path: Path) -> None:
+    """By one text of four statements, the first of which calls pg_advisory_unlock_all()."""
+    with daemon(tmp_path, base) as running:
+        async with asyncpg.create_pool(running.dsn("postgres"), min_size=1, max_size=1) as pool:
+            for _ in range(2):
+                async with pool.acquire() as connection:
+                    assert await connection.fetchval("select current_database()") == "postgres"
+                    assert await connection.fetch("select pg_advisory_unlock_all()") == [(None,)]
 
 
 @pytest.fixture

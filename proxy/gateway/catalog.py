@@ -41,7 +41,8 @@ class Catalog:
         constants: dict[str, Value] = {
             "version": f"PostgreSQL {version} (Switchboard maintenance database)", "current_database": database,
             "current_catalog": database, "current_schema": "public", "current_user": user, "session_user": user,
-            "pg_backend_pid": pid, "pg_is_in_recovery": 0}
+            "pg_backend_pid": pid, "pg_is_in_recovery": 0,
+            "pg_advisory_unlock_all": ""}      # pools of drivers call it between users; there are no locks to be had here
         for name, value in constants.items():
             make(name, 0, lambda value=value: value)
         make("current_setting", 1, lambda name: settings.get(str(name).lower()))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-BOOL, NAME, INT8, INT4, TEXT, OID, FLOAT8 = 16, 19, 20, 23, 25, 26, 701
+BOOL, NAME, INT8, INT4, TEXT, OID, FLOAT8, VOID = 16, 19, 20, 23, 25, 26, 701, 2278
 Value = str | int | float | bool | None
 
 

@@ -20,7 +20,7 @@ from sqlglot.errors import SqlglotError
 from proxy.config.target import Target
 from proxy.errors import Forbidden, NotSupported, ProxyError, UnknownDatabase
 from proxy.gateway.catalog import Catalog
-from proxy.gateway.engine import BOOL, FLOAT8, INT4, INT8, TEXT, Column, Result, Value
+from proxy.gateway.engine import BOOL, FLOAT8, INT4, INT8, TEXT, VOID, Column, Result, Value
 from proxy.gateway.translate import syntax_error, translate
 
 MAX_SQL = 65_536
@@ -218,4 +218,6 @@ def _oid(name: str, value: Value) -> int:
         return BOOL
     if name == "count":
         return INT8
+    if name == "pg_advisory_unlock_all":
+        return VOID
     return INT4 if isinstance(value, int) else FLOAT8 if isinstance(value, float) else TEXT
