@@ -7,29 +7,21 @@ settings are unchanged; the others get a successor, and what is leased goes on t
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
 import logging
-import os
 import signal
-import socket
-import stat
 import time
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proxy.auth.password import disguise, verifier_of
 from proxy.auth.rules import networks
-from proxy.config.address import split_address
 from proxy.config.clients import User
 from proxy.config.generate import changes_needing_restart
 from proxy.config.routing import APPLICATION_PREFIX
 from proxy.config.target import Target
-from proxy.errors import ConfigProblems, OperatorFault, ProxyError, Shutdown, TooManyConnections, UnknownDatabase
+from proxy.errors import ConfigProblems, ProxyError, Shutdown, UnknownDatabase
 from proxy.net.deadline import Deadline
-from proxy.net.dial import tune
 from proxy.net.ends import LAST_WORDS, ended
 from proxy.net.tasks import keep
 from proxy.net.tls import server_context
@@ -44,6 +36,7 @@ from proxy.server.certificates import configured
 from proxy.server.client import Client, serve
 from proxy.server.gate import Gate
 from proxy.server.limits import Heads, Throttle
+from proxy.server.listener import Listener
 from proxy.server.lookup import Lookup
 from proxy.server.overdue import sweep
 from proxy.server.pools import Pools
@@ -60,13 +53,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 SWEEP = 1.0                 # seconds between two looks at idle upstreams
-ACCEPTS = 64                # per event, so that a flood of connects does not starve the relays
-BACKLOG = 1024
-SPARE = 100                 # sockets beyond max_clients that are listened to: one may bring a cancel request
 MAX_ROUTES = 1000
-OUT_OF_FILES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-
-
 
 
 class Worker(Pools):
@@ -98,7 +85,7 @@ class Worker(Pools):
         self.auth_failures: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.limited: Counter[str] = Counter()
-        self.sockets: list[socket.socket] = []
+        self.door = Listener(self, serve, messages.error_response)
         self.started_at = self.loaded_at = time.time()
         self.reload_ok = True
         self.ready = self.draining = False
@@ -106,7 +93,6 @@ class Worker(Pools):
         self.quota = Quota()
         self.embedded_alive: Callable[[], bool] | None = None
         self._stop = asyncio.Event()
-        self._unlink: list[Path] = []
 
     def _lookup(self) -> Lookup | None:
         query = self.settings.auth.query
@@ -131,93 +117,10 @@ class Worker(Pools):
 
     def listen(self) -> list[str]:
         """Bind, or take what systemd hands over.  Returns the real addresses."""
-        inherited = systemd.listen_fds()
-        if inherited:
-            self.sockets = list(inherited)
-        else:
-            for address in self.settings.listen:
-                self.sockets += self._bind(address)
-        for sock in self.sockets:
-            sock.setblocking(False)
-            if sock.family != socket.AF_UNIX:
-                tune(sock, self.settings.client_tcp)       # once, instead of for each client
-            self.loop.add_reader(sock.fileno(), self._accept, sock)
-        return [_shown(sock) for sock in self.sockets]
-
-    def _bind(self, address: str) -> list[socket.socket]:
-        if address.startswith("/"):
-            return [self._bind_unix(Path(address))]
-        host, port = split_address(address, self.settings.port)
-        bound = []
-        try:
-            found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            for family, kind, _, _, place in dict.fromkeys(found):
-                sock = socket.socket(family, kind)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                sock.bind(place)
-                sock.listen(BACKLOG)
-                bound.append(sock)
-        except OSError as fault:
-            raise OperatorFault(f"cannot listen on {address}: {fault.strerror or fault}",
-                                hint="Is another Switchboard or PgBouncer running? See switchboard.listen.") from None
-        return bound
-
-    def _bind_unix(self, folder: Path) -> socket.socket:
-        path = folder / f".s.PGSQL.{self.settings.port}" if folder.is_dir() else folder
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
-                if sock.connect_ex(str(path)) == 0:
-                    raise OSError(errno.EADDRINUSE, "another process listens there")
-                path.unlink()                 # left by a crash: nobody answers
-                sock.close()
-                sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            sock.bind(str(path))
-            path.chmod(int(self.settings.unix_socket_mode, 8))
-            sock.listen(BACKLOG)
-        except OSError as fault:
-            sock.close()
-            raise OperatorFault(f"cannot listen on {path}: {fault.strerror or fault}") from None
-        self._unlink.append(path)
-        return sock
-
-    def _accept(self, listening: socket.socket) -> None:
-        for _ in range(ACCEPTS):
-            try:
-                sock, peer = listening.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as fault:
-                if fault.errno not in OUT_OF_FILES:
-                    raise
-                # Nothing can be accepted now: look away for a moment instead of spinning.
-                log.error("cannot accept a connection", extra={"fields": {"error": fault.strerror}})
-                self.loop.remove_reader(listening.fileno())
-                self.loop.call_later(0.5, self._accept_again, listening)
-                return
-            sock.setblocking(False)
-            self.served += 1
-            if len(self.clients) >= self.settings.max_clients + SPARE:
-                self._turn_away(sock)
-                continue
-            client = Client(self.served, f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix", peer)
-            self.clients.add(client)
-            self.tasks[client] = keep(serve(self, sock, client), name=f"client {self.served}")
-
-    def _turn_away(self, sock: socket.socket) -> None:
-        """Too many to listen even for a cancel request."""
-        fault = TooManyConnections("sorry, too many clients already")
-        self.refused[fault.sqlstate[:2]] += 1
-        self.limited[fault.limit] += 1
-        with contextlib.suppress(OSError):
-            sock.send(messages.error_response(fault))
-        sock.close()
-
-    def _accept_again(self, listening: socket.socket) -> None:
-        if listening.fileno() >= 0 and not self.draining:
-            self.loop.add_reader(listening.fileno(), self._accept, listening)
+        self.door.sockets = systemd.listen_fds()
+        if not self.door.sockets:
+            self.door.bind(self.settings.listen, self.settings.port, f".s.PGSQL.{self.settings.port}")
+        return self.door.listen()
 
     # -- what clients need --------------------------------------------------------------------------------
 
@@ -286,7 +189,7 @@ class Worker(Pools):
         keep(self._housekeeping(), name="housekeeping")
         self.ready = True
         self._warm()
-        systemd.notify(READY="1", STATUS=f"Serving {', '.join(_shown(sock) for sock in self.sockets)}")
+        systemd.notify(READY="1", STATUS=f"Serving {', '.join(self.door.addresses)}")
         try:
             await self._stop.wait()
         finally:
@@ -375,9 +278,7 @@ class Worker(Pools):
         self.draining = True
         systemd.notify(STOPPING="1", STATUS="Draining")
         log.info("draining", extra={"fields": {"clients": len(self.clients)}})
-        for sock in self.sockets:
-            self.loop.remove_reader(sock.fileno())
-            sock.close()
+        self.door.deaf()
         for client in list(self.clients):
             if client.relay is not None:
                 client.relay.drain()
@@ -402,19 +303,5 @@ class Worker(Pools):
         self.quota.tell()
         for pool in self.all_pools():
             pool.retire()
-        for sock in self.sockets:
-            if sock.fileno() >= 0:
-                self.loop.remove_reader(sock.fileno())
-                sock.close()
-        for path in self._unlink:
-            path.unlink(missing_ok=True)
+        self.door.close()
         log.info("stopped", extra={"fields": {"served": self.served}})
-
-
-def _shown(sock: socket.socket) -> str:
-    name = sock.getsockname()
-    if isinstance(name, tuple):
-        return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
-    return os.fsdecode(name)
-
-
