@@ -86,10 +86,8 @@ class Dialling(Lane):
         reached = None
         try:
             began = self.clock()
-            reached = await self._dial_existing(target.credential, startup_parameters(target, key))
-            if target.role:
-                async with asyncio.timeout(self.dialling.connect_timeout or None):
-                    await take_role(reached.sock, target.role)
+            reached = await self._dial_existing(target.credential, self._parameters(key))
+            await self._prepared(reached)
         except BaseException as error:
             self._dialled(key)
             if reached is not None:
@@ -111,7 +109,7 @@ class Dialling(Lane):
         self.up, self.failure = True, None
         self.outage.over()
         self._look_at_certificate(reached)
-        upstream = Upstream(self._pool(), reached, key, now)
+        upstream = self._upstream(reached, key, now)
         if len(self.baselines) >= MAX_REMEMBERED:
             self.baselines.clear()                    # clients make keys; what is needed is learnt again
             self.welcomes.clear()
@@ -122,6 +120,21 @@ class Dialling(Lane):
             upstream.close()
         else:
             self._shelve(upstream)
+
+    # What differs from wire to wire (mysql/pool)
+
+    def _parameters(self, key: Key) -> dict[str, str]:
+        """What a connection of this key logs in with."""
+        return startup_parameters(self.target, key)
+
+    async def _prepared(self, reached: Reached) -> None:
+        """What is done on a fresh connection before anybody has it."""
+        if self.target.role:
+            async with asyncio.timeout(self.dialling.connect_timeout or None):
+                await take_role(reached.sock, self.target.role)
+
+    def _upstream(self, reached: Reached, key: Key, now: float) -> Upstream:
+        return Upstream(self._pool(), reached, key, now)
 
     def _look_at_certificate(self, reached: Reached) -> None:
         sock = reached.sock

@@ -62,6 +62,11 @@ class Reach:
         self.mint = mint or Mint()
         self._servers: dict[tuple[object, ...], Hosts] = {}
 
+    @property
+    def dial(self) -> type[Dial]:
+        """How one connection is made, on this wire."""
+        return Dial
+
     def hosts(self, server: Server) -> Hosts:
         """Those of one server; shared by all plugins that name the same hosts and want the same role."""
         key = (server.places, server.session, server.shuffle)
@@ -101,7 +106,7 @@ class Reach:
         plan = hosts.plan(loop.time())
         if not plan.tries:
             raise _again(plan.reason) if plan.reason is not None else UpstreamFault("every host is being probed")
-        dial = _Dial(self.mint, server, credential, parameters, settings)
+        dial = self.dial(self.mint, server, credential, parameters, settings)
         for host in plan.probes:
             keep(self._probe(dial, host), name=f"probe {host}")
         end = loop.time() + settings.connect_timeout if settings.connect_timeout else None
@@ -135,7 +140,7 @@ class Reach:
                     spare = reached
                     continue
                 goodbye(reached.sock)
-                faults.append(UpstreamFault(_failed(host, REFUSALS.get(server.session, "it does not fit"))))
+                faults.append(UpstreamFault(failed(host, REFUSALS.get(server.session, "it does not fit"))))
             if spare is not None:
                 found, spare = spare, None
                 return found
@@ -144,7 +149,7 @@ class Reach:
                 goodbye(spare.sock)
         raise refusal or _together(faults)
 
-    async def _probe(self, dial: _Dial, host: Host) -> None:
+    async def _probe(self, dial: Dial, host: Host) -> None:
         """Is it back?  Nobody waits for this."""
         if host.probing:
             return
@@ -166,7 +171,7 @@ async def _in_time(seconds: float, what: str) -> AsyncIterator[None]:
         raise NoCredential(f"{what} did not come within {seconds:.3g} s") from None
 
 
-class _Dial:
+class Dial:
     """One connection to be made: what does not change from host to host."""
 
     def __init__(self, mint: Mint, server: Server, credential: Credential, parameters: Mapping[str, str],
@@ -186,7 +191,7 @@ class _Dial:
             async with asyncio.timeout(share):
                 reached = await self._logged_in(host, share)
         except TimeoutError:
-            fault: ProxyError = UpstreamFault(_failed(host, "timeout expired"))
+            fault: ProxyError = UpstreamFault(failed(host, "timeout expired"))
         except (OutOfFiles, OperatorFault):
             raise
         except UpstreamRefused as refused:
@@ -222,21 +227,24 @@ class _Dial:
     async def _addresses(self, host: Host, share: float | None, who: Credential) -> Reached:
         loop = asyncio.get_running_loop()
         end = None if share is None else loop.time() + share
-        found = await addresses(host.host, host.port)
+        found = await self._places(host)
         host.resolved(map(str, found), loop.time())
-        fault = UpstreamFault(_failed(host, "no address"))
+        fault = UpstreamFault(failed(host, "no address"))
         for at, address in enumerate(found):
             part = None if end is None else max(0.0, end - loop.time()) / (len(found) - at)
             try:
                 async with asyncio.timeout(part):
                     return await self._ways(host, address, who)
             except TimeoutError:
-                fault = UpstreamFault(_failed(host, "timeout expired", address))
+                fault = UpstreamFault(failed(host, "timeout expired", address))
             except OSError as error:
                 # The system's word for it: asyncio has sentences of its own.
                 why = os.strerror(error.errno) if error.errno else str(error)
-                fault = UpstreamFault(_failed(host, why, address))
+                fault = UpstreamFault(failed(host, why, address))
         raise fault
+
+    async def _places(self, host: Host) -> list[Address]:
+        return await addresses(host.host, host.port)
 
     async def _ways(self, host: Host, address: Address, who: Credential) -> Reached:
         """Kinds of encryption, in the order that sslmode gives."""
@@ -269,7 +277,7 @@ class _Dial:
             return Reached(stream.sock, welcome, route if encrypted else replace(route, way=Way.PLAIN), role)
         except EOFError:
             stream.close()
-            raise UpstreamFault(_failed(host, "server closed the connection unexpectedly", address)) from None
+            raise UpstreamFault(failed(host, "server closed the connection unexpectedly", address)) from None
         except ssl.SSLError as error:
             stream.close()                    # in TLS 1.3 a server tells what it thinks of our certificate after the handshake
             raise explained(error, server.tls, host.host) from None
@@ -333,7 +341,7 @@ def goodbye(sock: socket.socket) -> None:
     sock.close()
 
 
-def _failed(host: Host, why: str, address: Address | None = None) -> str:
+def failed(host: Host, why: str, address: Address | None = None) -> str:
     if address is not None and address.local:
         return f'connection to server on socket "{address}" failed: {why}'
     where = f'"{host.host}"' + (f" ({address})" if address is not None and str(address) != host.host else "")

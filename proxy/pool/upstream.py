@@ -95,6 +95,8 @@ class Upstream(Ear):
     __slots__ = ("__weakref__", "_answers", "_chore_left", "_late", "_then", "backlog", "born", "dirty", "fresh", "loop",
                  "parameters", "pid", "pool", "readers", "recv_into", "refusal", "route", "secret", "send", "shown")
 
+    goodbye = TERMINATE
+
     def __init__(self, pool: Pool, reached: Reached, key: Key, now: float) -> None:
         self.pool = pool
         sock, welcome = reached.sock, reached.welcome
@@ -182,7 +184,7 @@ class Upstream(Ear):
         self._then, self._chore_left = then, len(statements)
         if deadline:
             self._late = self.loop.call_later(deadline, self._lost)
-        data = b"".join(map(messages.query, statements))
+        data = b"".join(map(self.worded, statements))
         try:
             sent = self.send(data)
         except WOULD_BLOCK:
@@ -192,6 +194,10 @@ class Upstream(Ear):
             return
         if sent < len(data):
             self.push(data[sent:])
+
+    def worded(self, statement: str) -> bytes:
+        """A statement of ours as this wire says it."""
+        return messages.query(statement)
 
     def _unridden(self) -> None:
         try:
@@ -283,7 +289,7 @@ class Upstream(Ear):
             self.loop.remove_writer(self.fd)
         else:
             try:
-                self.send(TERMINATE)
+                self.send(self.goodbye)
             except OSError:
                 pass                              # already gone: there is nobody to take leave of
         self.sock.close()

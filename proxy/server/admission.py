@@ -56,19 +56,25 @@ async def admit(worker: Worker, stream: Stream, client: Client) -> Startup | Can
     except ProxyError as fault:
         worker.auth_failures[fault.sqlstate if client.known else "unknown user"] += 1
         if isinstance(fault, AuthenticationFailed):
-            await _hold_back(worker, stream, client)
+            await hold_back(worker, stream, client)
         raise
     if hello.replication is not None and not client.account.replication:
         raise Forbidden("permission denied to start WAL sender", detail=f'User "{hello.user}" may not start replication connections.',
                         hint=f"Set switchboard.users.{hello.user}.replication: true.")
-    limit = client.account.max_clients
-    if not worker.heads.enter(client.counted, "user", hello.user, worker.settings.max_clients_per_user if limit is None else limit):
-        raise TooManyConnections(f'too many connections for role "{hello.user}"', limit="user",
-                                 hint=f"Raise switchboard.max_clients_per_user, or max_clients of users.{hello.user}.")
+    enter_as(worker, client, hello.user)
     return hello
 
 
-async def _hold_back(worker: Worker, stream: Stream, client: Client) -> None:
+def enter_as(worker: Worker, client: Client, name: str) -> None:
+    """A proven user's clients are counted."""
+    assert client.account is not None
+    limit = client.account.max_clients
+    if not worker.heads.enter(client.counted, "user", name, worker.settings.max_clients_per_user if limit is None else limit):
+        raise TooManyConnections(f'too many connections for role "{name}"', limit="user",
+                                 hint=f"Raise switchboard.max_clients_per_user, or max_clients of users.{name}.")
+
+
+async def hold_back(worker: Worker, stream: Stream, client: Client) -> None:
     """The answer to who guesses passwords comes late."""
     throttle = worker.throttle
     delay = throttle.failed(client.peer, monotonic())
@@ -81,25 +87,18 @@ async def _hold_back(worker: Worker, stream: Stream, client: Client) -> None:
             throttle.hold(client.peer, -1)
 
 
-async def _introduce(worker: Worker, stream: Stream, client: Client) -> None:
+async def introduced(worker: Worker, stream: Stream, client: Client) -> None:
     """A load balancer says first for whom it speaks."""
+    if not (worker.balancers and among(client.peer, worker.balancers)):
+        return
     source = await introduce(stream)
     if source is not None:
         client.source, client.address = source.address, str(source)
 
 
 async def _greet(worker: Worker, stream: Stream, client: Client) -> Startup | CancelRequest:
-    if worker.balancers and among(client.peer, worker.balancers):
-        await _introduce(worker, stream, client)
-    full: TooManyConnections | None = None
-    if len(worker.clients) > worker.settings.max_clients:
-        full = TooManyConnections("sorry, too many clients already", hint="Raise switchboard.max_clients.")
-    elif worker.throttle and worker.throttle.crowded(client.peer):
-        full = TooManyConnections("too many failed logins from this address", limit="throttle")
-    elif (limit := worker.settings.max_clients_per_address) and (peer := client.peer) is not None and not worker.heads.enter(
-            client.counted, "address", str(peer), limit):
-        full = TooManyConnections("too many connections from this address", limit="address",
-                                  hint="Raise switchboard.max_clients_per_address.")
+    await introduced(worker, stream, client)
+    full = crowd(worker, client)
     offered = worker.tls is not None and stream.sock.family != socket.AF_UNIX
     required = worker.settings.tls.mode == "require" and stream.sock.family != socket.AF_UNIX
     hello = await drive(greet(tls_offered=offered, tls_required=required), stream, context=worker.tls, server_side=True)
@@ -110,17 +109,30 @@ async def _greet(worker: Worker, stream: Stream, client: Client) -> Startup | Ca
     if full is not None:
         raise full                            # only now: cancels get through however many clients there are
     if worker.draining:
-        raise _shutting_down()
+        raise shutting_down()
     return hello
 
 
-def _shutting_down() -> ProxyError:
+def crowd(worker: Worker, client: Client) -> TooManyConnections | None:
+    """Why there is no room for this client, if there is none."""
+    if len(worker.clients) > worker.settings.max_clients:
+        return TooManyConnections("sorry, too many clients already", hint="Raise switchboard.max_clients.")
+    if worker.throttle and worker.throttle.crowded(client.peer):
+        return TooManyConnections("too many failed logins from this address", limit="throttle")
+    limit, peer = worker.settings.max_clients_per_address, client.peer
+    if limit and peer is not None and not worker.heads.enter(client.counted, "address", str(peer), limit):
+        return TooManyConnections("too many connections from this address", limit="address",
+                                  hint="Raise switchboard.max_clients_per_address.")
+    return None
+
+
+def shutting_down() -> ProxyError:
     fault = ProxyError("the database system is shutting down")
     fault.sqlstate = "57P03"
     return fault
 
 
-async def _looked_up(worker: Worker, lookup: Lookup, name: str) -> User | None:
+async def looked_up(worker: Worker, lookup: Lookup, name: str) -> User | None:
     stored = await lookup.stored(name)
     if stored is None:
         return None
@@ -130,18 +142,18 @@ async def _looked_up(worker: Worker, lookup: Lookup, name: str) -> User | None:
 async def _authenticate(worker: Worker, stream: Stream, client: Client, hello: Startup) -> User:
     user = worker.settings.users.get(hello.user) if hello.user != "*" else None
     if user is None and worker.lookup is not None and hello.user != "*":
-        user = await _looked_up(worker, worker.lookup, hello.user)
+        user = await looked_up(worker, worker.lookup, hello.user)
     client.known = user is not None
     if worker.gate.rules is None:
         return await _by_settings(worker, stream, hello, user)
-    rule = await _rule(worker, worker.gate.rules, stream, _caller(worker, stream, client, hello))
+    rule = await rule_for(worker, worker.gate.rules, stream, caller_of(worker, stream, client, hello))
     if rule.clientcert is not None:
-        _certificate(worker, stream, rule, hello.user)
+        certified(worker, stream, rule, hello.user)
     match rule.method:
         case "cert" | "peer":
-            return _vouched(worker, stream, rule, hello.user, user)
+            return vouched(worker, stream, rule, hello.user, user)
         case "trust":
-            return _known(worker, user, hello.user, rule.method)
+            return known(worker, user, hello.user, rule.method)
         case "password" | "ldap" | "pam" if not (stream.encrypted or client.peer is None):
             raise AuthorizationFailed("a cleartext password is asked for over TLS or a unix socket only",
                                       hint="Connect with sslmode=require, or give the rule method: scram-sha-256.")
@@ -153,7 +165,7 @@ async def _authenticate(worker: Worker, stream: Stream, client: Client, hello: S
             return await _by_password(worker, stream, hello, user, Method.SCRAM, only_bound=True)
 
 
-async def _rule(worker: Worker, rules: Rules, stream: Stream, caller: Caller) -> Rule:
+async def rule_for(worker: Worker, rules: Rules, stream: Stream, caller: Caller) -> Rule:
     if caller.address is not None and rules.hinges_on_a_name(caller):
         caller = replace(caller, host=await stream.while_connected(worker.gate.names.of(caller.address)))
     return rules.decide(caller)
@@ -194,7 +206,7 @@ async def _by_password(worker: Worker, stream: Stream, hello: Startup, user: Use
     return user
 
 
-def _caller(worker: Worker, stream: Stream, client: Client, hello: Startup) -> Caller:
+def caller_of(worker: Worker, stream: Stream, client: Client, hello: Startup) -> Caller:
     plugin: str | None
     if hello.database in MAINTENANCE:
         plugin = "postgres"
@@ -215,7 +227,7 @@ def _caller(worker: Worker, stream: Stream, client: Client, hello: Startup) -> C
                   tls=stream.encrypted)
 
 
-def _certificate(worker: Worker, stream: Stream, rule: Rule, name: str) -> None:
+def certified(worker: Worker, stream: Stream, rule: Rule, name: str) -> None:
     """`clientcert`, besides another method."""
     found = common_name(stream.sock)
     if found is None:
@@ -224,7 +236,7 @@ def _certificate(worker: Worker, stream: Stream, rule: Rule, name: str) -> None:
         raise AuthorizationFailed(f'certificate authentication failed for user "{name}"')
 
 
-def _vouched(worker: Worker, stream: Stream, rule: Rule, name: str, user: User | None) -> User:
+def vouched(worker: Worker, stream: Stream, rule: Rule, name: str, user: User | None) -> User:
     """By the certificate authority or by the operating system."""
     if rule.method == "cert":
         found = common_name(stream.sock)
@@ -233,8 +245,8 @@ def _vouched(worker: Worker, stream: Stream, rule: Rule, name: str, user: User |
     else:
         found = system_user(stream.sock)
     if found is None or not may_be(found, name, _lines(worker, rule)):
-        raise _unproven(rule.method, name)
-    return _known(worker, user, name, rule.method)
+        raise unproven(rule.method, name)
+    return known(worker, user, name, rule.method)
 
 
 async def _judged(worker: Worker, stream: Stream, client: Client, rule: Rule, name: str, user: User | None) -> User:
@@ -246,23 +258,23 @@ async def _judged(worker: Worker, stream: Stream, client: Client, rule: Rule, na
     except AuthenticationFailed:
         right = False
     if not right:
-        raise _unproven(rule.method, name)
-    return _known(worker, user, name, rule.method)
+        raise unproven(rule.method, name)
+    return known(worker, user, name, rule.method)
 
 
 def _lines(worker: Worker, rule: Rule) -> list[MapLine] | None:
     return worker.settings.auth.maps[rule.map] if rule.map is not None else None
 
 
-def _known(worker: Worker, user: User | None, name: str, method: str) -> User:
+def known(worker: Worker, user: User | None, name: str, method: str) -> User:
     """Who is proven otherwise than by a password needs no entry of their own, when there is one for everybody else."""
     found = user or (worker.settings.users.get("*") if name != "*" else None)
     if found is None:
-        raise _unproven(method, name)
+        raise unproven(method, name)
     return found
 
 
-def _unproven(method: str, name: str) -> ClientFault:
+def unproven(method: str, name: str) -> ClientFault:
     words = {"cert": "certificate", "peer": "Peer", "ldap": "LDAP", "pam": "PAM", "trust": '"trust"'}
     fault = AuthenticationFailed(f'{words[method]} authentication failed for user "{name}"')
     fault.sqlstate = AuthorizationFailed.sqlstate      # PostgreSQL: 28P01 is for passwords
@@ -285,15 +297,26 @@ def destination(worker: Worker, client: Client, hello: Startup) -> Target | None
         if hello.replication != "physical":
             raise
         target = worker.configuration.target("base")
+    permit(client, hello, target)
+    if not target.engine.speaks_postgres:
+        raise NotSupported(f"plugin {target.plugin} lives in {target.engine}, which is not served yet",
+                           hint=f"Set client: pg for plugin {target.plugin} in backend.database.")
+    enter_plugin(worker, client, hello.database, target)
+    return target
+
+
+def permit(client: Client, hello: Startup, target: Target) -> None:
+    """May this user go there?"""
+    assert client.account is not None
     plugins = client.account.plugins
     if "*" not in plugins and target.plugin not in plugins:
         raise Forbidden(f'permission denied for database "{hello.database}"',
                         detail=f'User "{hello.user}" may not use plugin {target.plugin}.',
                         hint=f"Add the plugin to switchboard.users.{hello.user}.plugins.")
-    if not target.engine.speaks_postgres:
-        raise NotSupported(f"plugin {target.plugin} lives in {target.engine}, which is not served yet",
-                           hint=f"Set client: pg for plugin {target.plugin} in backend.database.")
+
+
+def enter_plugin(worker: Worker, client: Client, database: str, target: Target) -> None:
+    """A plugin's clients are counted."""
     if not worker.heads.enter(client.counted, "plugin", target.plugin, worker.settings.max_clients_per_plugin):
-        raise TooManyConnections(f'too many connections for database "{hello.database}"', limit="plugin",
+        raise TooManyConnections(f'too many connections for database "{database}"', limit="plugin",
                                  hint="Raise switchboard.max_clients_per_plugin.")
-    return target

@@ -6,9 +6,10 @@ import asyncio
 import functools
 import logging
 import socket
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from proxy.auth.rules import Address
 from proxy.config.clients import User
@@ -67,24 +68,37 @@ class Client:
         return f"c{self.serial} {self.plugin or '?'}@{self.address}"
 
 
+Life = Callable[["Worker", Stream, Client], Coroutine[Any, Any, None]]
+
+
 async def serve(worker: Worker, sock: socket.socket, client: Client) -> None:
     """Admit, route, lease, relay; one way out."""
-    stream, task, login = Stream(sock), worker.tasks[client], worker.logins
+    await attend(worker, Stream(sock), client, _live, _refusal)
+
+
+async def _live(worker: Worker, stream: Stream, client: Client) -> None:
+    hello = await admit(worker, stream, client)
+    if isinstance(hello, CancelRequest):
+        await worker.cancel(hello, client)
+        _read_away(stream, 1)
+        return
+    target = destination(worker, client, hello)
+    worker.logins.end(worker.tasks[client])
+    if target is None:
+        await _maintain(worker, stream, client, hello)
+    else:
+        await _ride(worker, stream, client, hello, target)
+
+
+async def attend(worker: Worker, stream: Stream, client: Client, live: Life,
+                 refusal: Callable[[ProxyError], bytes]) -> None:
+    """A client's `live`, and the one way out of it.  `refusal` words a fault on this client's wire."""
+    task, login = worker.tasks[client], worker.logins
     login.begin(task)
     try:
-        hello = await admit(worker, stream, client)
-        if isinstance(hello, CancelRequest):
-            await worker.cancel(hello, client)
-            _read_away(stream, 1)
-            return
-        target = destination(worker, client, hello)
-        login.end(task)
-        if target is None:
-            await _maintain(worker, stream, client, hello)
-        else:
-            await _ride(worker, stream, client, hello, target)
+        await live(worker, stream, client)
     except ProxyError as fault:
-        await _refuse(worker, stream, client, fault)
+        await _refuse(worker, stream, client, fault, refusal)
     except EOFError:
         client.reason = client.reason or ("client left during login" if client.database else "")
     except OSError:
@@ -93,10 +107,10 @@ async def serve(worker: Worker, sock: socket.socket, client: Client) -> None:
         if not login.passed(task):
             client.reason = client.reason or "shutting down"
             raise
-        await _refuse(worker, stream, client, LoginTimeout("canceling authentication due to timeout"))
+        await _refuse(worker, stream, client, LoginTimeout("canceling authentication due to timeout"), refusal)
     except Exception:                         # a fault of ours costs this client, not the others
         log.exception("internal error while serving %s", client)
-        await _refuse(worker, stream, client, ProxyError("internal error"))
+        await _refuse(worker, stream, client, ProxyError("internal error"), refusal)
     finally:
         login.end(task)
         stream.close()
@@ -140,7 +154,7 @@ async def _ride(worker: Worker, stream: Stream, client: Client, hello: Startup, 
         client.reason = reason
         if relay.backlog or fault is not None:
             rest = bytes(relay.backlog or b"") + (messages.error_response(fault) if fault is not None else b"")
-            await _last_words(stream, rest)
+            await last_words(stream, rest)
     finally:
         if key is not None:
             worker.keys.forget(key)
@@ -167,7 +181,7 @@ def _statuses(parameters: tuple[tuple[str, str], ...]) -> bytes:
     return messages.authentication(messages.AUTH_OK) + b"".join(messages.parameter_status(*each) for each in parameters)
 
 
-async def _last_words(stream: Stream, data: bytes) -> None:
+async def last_words(stream: Stream, data: bytes) -> None:
     try:
         async with asyncio.timeout(5):
             await stream.write(data)
@@ -187,12 +201,16 @@ def _read_away(stream: Stream, times: int) -> None:
             return
 
 
-async def _refuse(worker: Worker, stream: Stream, client: Client, fault: ProxyError) -> None:
+def _refusal(fault: ProxyError) -> bytes:
+    return b"" if isinstance(fault, NoStartup) else messages.error_response(fault)
+
+
+async def _refuse(worker: Worker, stream: Stream, client: Client, fault: ProxyError, refusal: Callable[[ProxyError], bytes]) -> None:
     client.reason, client.sqlstate = fault.message, fault.sqlstate
     worker.refused[fault.sqlstate[:2]] += 1
     if isinstance(fault, TooManyConnections):
         worker.limited[fault.limit] += 1
-    await _last_words(stream, b"" if isinstance(fault, NoStartup) else messages.error_response(fault))
+    await last_words(stream, refusal(fault))
 
 
 async def _maintain(worker: Worker, stream: Stream, client: Client, hello: Startup) -> None:

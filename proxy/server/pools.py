@@ -14,6 +14,7 @@ from proxy.pool.pool import Pool
 
 if TYPE_CHECKING:
     from proxy.config.configuration import Configuration
+    from proxy.config.settings import Pool as PoolSettings
     from proxy.config.settings import Settings
     from proxy.pool.provision import Provision
     from proxy.pool.reach import Reach
@@ -46,15 +47,17 @@ class Pools:
         settings = self.settings.pool_for(target.plugin)
         if pool is None or pool.target != target or pool.settings != settings:
             old = pool
-            pool = self.pools[target.plugin] = Pool(
-                target, settings, self.settings.upstream, self.provision.ensure, self.provision.forget, self.reach,
-                self._budget(target))
+            pool = self.pools[target.plugin] = self._new(target, settings)
             if pool.budget is not None:
                 pool.budget.pools.append(pool)
             if old is not None:
                 old.retire(pool)
                 self.old_pools.append(old)
         return pool
+
+    def _new(self, target: Target, settings: PoolSettings) -> Pool:
+        return Pool(target, settings, self.settings.upstream, self.provision.ensure, self.provision.forget, self.reach,
+                    self._budget(target))
 
     def _budget(self, target: Target) -> Budget | None:
         limit = self.settings.upstream.budget

@@ -1,0 +1,1 @@
+"""MySQL's wire: its servers, its clients, and what moves between them."""
