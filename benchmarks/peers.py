@@ -41,6 +41,7 @@ class Setup:
     mode: str = "transaction"     # or session, auto
     theirs: str = ""              # PgBouncer's mode, if another
     their_size: int = 0           # and size
+    reset: bool = False           # PgBouncer resets a connection behind each transaction
     size: int = 16                # upstream connections
     method: str = "trust"         # how clients prove themselves: trust or scram-sha-256
     tls: bool = False             # towards clients
@@ -126,6 +127,8 @@ def pgbouncer(folder: Path, behind: Behind, setup: Setup) -> Iterator[Peer]:
              f"default_pool_size = {setup.their_size or setup.size}", "max_client_conn = 20000"]
     if keeps_statements("pgbouncer"):
         lines.append("max_prepared_statements = 200")
+    if setup.reset:
+        lines += ["server_reset_query = DISCARD ALL", "server_reset_query_always = 1"]
     if setup.tls:
         certificate, key = _certificate(folder)
         lines += ["client_tls_sslmode = require", f"client_tls_cert_file = {certificate}", f"client_tls_key_file = {key}"]

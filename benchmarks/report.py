@@ -14,6 +14,7 @@ TITLES = {
     "bulk": "Bulk transfers",
     "memory": "Idle clients",
     "cold": "A cold pool",
+    "different": "Clients with settings of their own",
 }
 PEERS = ("direct", "switchboard", "pgbouncer")
 

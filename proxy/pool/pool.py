@@ -315,7 +315,7 @@ class Pool(Dialling):
         place = self.queue[0]
         waiter = place.waiter
         wanted = waiter.settings
-        if (place.gone or waiter.key != upstream.key or (wanted is not None and wanted is not upstream.settings)
+        if (place.gone or waiter.key != upstream.key or (wanted is not None and wanted is not upstream.settings and not waiter.adapts)
                 or self.retired or (upstream.expires and self.now > upstream.expires)):
             return False
         self.queue.popleft()

@@ -18,7 +18,7 @@ from proxy.pool.dialling import MAX_REMEMBERED
 from proxy.pool.pool import Pool
 from proxy.pool.tally import Tally
 from proxy.pool.upstream import Key, Upstream, intern
-from proxy.relay.hearing import Hearing
+from proxy.relay.leading import Leading
 from proxy.relay.pump import AWAY, BROKEN, BUF, PUSHED, SHORT, VIEW
 from proxy.relay.relay import Relay
 from proxy.relay.standin import StandIn
@@ -36,7 +36,7 @@ _STREAMED = frozenset(b"dcf")
 _riders: dict[int, Attentive] = {}     # by the process ids that clients were told
 
 
-class Attentive(Hearing):
+class Attentive(Leading):
     __slots__ = ("_account", "beginning", "flushed", "stub", "told")
 
     def __init__(self, sock: socket.socket, pool: Pool, tally: Tally, key: Key, beginning: Mapping[str, str],
@@ -176,7 +176,8 @@ class Attentive(Hearing):
         """The compiled twin's events, where they may be."""
         upstream = self.upstream
         tls = self.tls or (upstream is not None and upstream.tls)
-        self.swift = hot is not None and not (tls or self.leaving or self.attention or self.stub or self.away)
+        self.swift = hot is not None and not (tls or self.leaving or self.attention or self.stub or self.away
+                                             or self.leading is not None)
         self.quick = self._account.quick if self.swift and self._account is not None else None
 
     def on_client(self) -> None:
@@ -352,6 +353,8 @@ class Attentive(Hearing):
 
     def _board(self, upstream: Upstream) -> None:
         strange = upstream.settings is not self.settings and self.waiter is None
+        if strange and self.held and not (self.attention or self.stub or self.leaving) and self._board_led(upstream):
+            return
         if self.held and not self.attention and (strange or (self._account is not None and self._account.quick)):
             self.unwalk()
             self._mount(upstream)

@@ -293,18 +293,29 @@ def constant(name: str, written: str) -> Value:
     return Value(text) if name not in _LISTS or _SIMPLE.fullmatch(text) else Value(written, True)
 
 
+# Settings that every role may change, and that mean the same whoever does.
+_ANYBODYS = frozenset((
+    "application_name", "bytea_output", "client_encoding", "client_min_messages", "datestyle", "extra_float_digits",
+    "idle_in_transaction_session_timeout", "intervalstyle", "lock_timeout", "search_path", "standard_conforming_strings",
+    "statement_timeout", "timezone", "work_mem"))
+
+
 def difference(has: State, wants: State) -> bytes:
     """One SQL text that makes a session which has the one have the other; empty where nothing is to be done."""
     if has == wants:
         return b""
     had, wanted = dict(has.settings), dict(wants.settings)
     changed = sorted((name for name in wanted if had.get(name) != wanted[name]), key=_order)
-    texts = list(_leave(has))
-    texts += (f"RESET {_name(name)}" for name in had if name not in wanted)
+    gone = [name for name in had if name not in wanted]
+    if wants.role is not None and has.authorization is wants.authorization is None and _ANYBODYS.issuperset((*changed, *gone)):
+        texts, left = [], False               # SET ROLE asks what the login may, not the role that is left
+    else:
+        texts, left = list(_leave(has)), True
+    texts += (f"RESET {_name(name)}" for name in gone)
     texts += (_assignment(name, wanted[name]) for name in changed)
     if wants.authorization is not None:
         texts.append(f"SET SESSION AUTHORIZATION {identifier(wants.authorization)}")
-    if wants.role is not None and not (wants.role == "none" and wants.authorization is not None):
+    if wants.role is not None and (left or has.role != wants.role) and not (wants.role == "none" and wants.authorization is not None):
         texts.append("SET ROLE NONE" if wants.role == "none" else f"SET ROLE {identifier(wants.role)}")
     return encode("; ".join(texts))
 
