@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -263,47 +262,6 @@ def test_statements_of_others_are_not_to_be_had(narrow: Daemon) -> None:
         assert [tag for tag, _ in rest] == [b"Z"]
         first.send(message(b"B", b"\0t\0\0\0\0\0\0\0") + sync)
         assert first.until(b"Z")[0][0] == b"E"
-
-
-def test_a_client_has_a_process_id_of_its_own(double: Daemon) -> None:
-    first, second = two(double)
-    with first, second:
-        pids = {first.info.backend_pid, second.info.backend_pid}
-        assert len(pids) == 2
-        for connection in (first, second, first):
-            for text in ("select pg_backend_pid()", "select pg_catalog.pg_backend_pid ( ) as mine", "select pg_backend_pid() + 0"):
-                assert connection.execute(text).fetchone() == (connection.info.backend_pid,)
-        assert [column.name for column in first.execute("select pg_backend_pid()").description or ()] == ["pg_backend_pid"]
-        for prefix in ("select pg_backend_pid(), 'ä', ", "select 'ä', ", "select pg_backend_pid() = pg_catalog.pg_backend_pid(), "):
-            for prepare in (False, True):
-                with pytest.raises(psycopg.errors.UndefinedColumn) as caught:
-                    first.execute(prefix + "nowhere, pg_backend_pid()", prepare=prepare)
-                assert caught.value.diag.statement_position == str(len(prefix) + 1)
-        assert first.execute("select %s", (second.info.backend_pid,)).fetchone() == (second.info.backend_pid,)
-
-
-@pytest.mark.parametrize("text", ["select pg_cancel_backend(%s)", "select pg_cancel_backend({})"])
-def test_a_cancel_by_sql_hits_the_right_query(double: Daemon, postgres: Postgres, text: str) -> None:
-    first, second = two(double)
-    with first, second:
-        failed: list[Exception] = []
-
-        def sleep() -> None:
-            try:
-                first.execute("select pg_sleep(60)")
-            except psycopg.Error as error:
-                failed.append(error)
-
-        sleeper = threading.Thread(target=sleep)
-        sleeper.start()
-        running = "select count(*) from pg_stat_activity where query = 'select pg_sleep(60)' and state = 'active'"
-        until(lambda: postgres.sql(running) == [(1,)], "the query runs")
-        pid = first.info.backend_pid
-        answer = second.execute(text, (pid,)) if "%s" in text else second.execute(text.format(pid).encode())
-        assert answer.fetchone() == (True,)
-        sleeper.join(30)
-        assert [type(error) for error in failed] == [psycopg.errors.QueryCanceled]
-        assert first.execute("select 1").fetchone() == (1,)
 
 
 def test_nothing_is_left_of_a_client_that_went_away(narrow: Daemon) -> None:

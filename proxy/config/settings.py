@@ -30,8 +30,8 @@ class Pool(Section):
     """Upstream connections of one plugin."""
 
     mode: Mode = setting(
-        Mode.SESSION, "When a lease goes back: when the client leaves (`session`), at the end of each transaction (`transaction`: what "
-        "outlives one is the client's care), or there whenever nothing of the client's would be lost (`auto`).")
+        Mode.AUTO, "When a lease goes back: at the end of a transaction, whenever nothing of the client's would be lost (`auto`), when "
+        "the client leaves (`session`), or at the end of each transaction (`transaction`: what outlives one is the client's care).")
     size: int = setting(20, "Upstream connections per plugin at most.", unit="connections", ge=1)
     min_size: int = setting(0, "Upstream connections kept open per plugin that has been used.", unit="connections", ge=0)
     guaranteed: int = setting(

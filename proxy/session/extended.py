@@ -209,7 +209,7 @@ class Extended:
             _, _, rest = body.partition(b"\0")
             name, _, rest = rest.partition(b"\0")
             known = self._known(name)
-            if known is not None and known.pids:
+            if known is not None and known.pids and STRIKE.search(known.text) is not None:
                 bound(rest, known.pids, note)
         return found
 

@@ -4,6 +4,8 @@
     select pg_cancel_backend(4711)                 the process that serves that client at this moment
     select pg_cancel_backend($1)                   the same, in the Bind message
     select pg_terminate_backend(pg_backend_pid())  stays as it is: both are the server's own
+    select * from pg_locks where pid = 4711        the process that serves that client; the rows have the servers' ids
+    ... where pid <> pg_backend_pid()              beside such a view it stays as it is
 
 Numbers that are no client of ours are the server's, and pass.
 """
@@ -13,17 +15,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from proxy.session.consequences import Effect, OwnPid
+from proxy.session.consequences import Effect, OwnPid, OwnState, What
+from proxy.session.statements import statements
 
 Whose = Callable[[int], int | None]
 """The process that serves this client now; 0: a client that nobody serves now; None: no client of ours."""
 
+_BACKENDS = OwnState(What.BACKEND)
 STRIKE = re.compile(rb"pg_(?:cancel|terminate)_backend", re.IGNORECASE)
 _NOTHING = re.compile(rb"\s*\(\s*\)")
 _OWN = re.compile(rb"\s*\(\s*(?:pg_catalog\s*\.\s*)?pg_backend_pid\s*\(\s*\)", re.IGNORECASE)
 _NUMBER = re.compile(rb"\s*\(\s*'?(\d{1,10})'?(?=\s*(?:::\s*int(?:eger|4)?\s*)?[,)])", re.IGNORECASE)
 _WRITTEN = re.compile(rb"\(SELECT \d+ AS pg_backend_pid\)")
 _CALL = re.compile(rb"(?:pg_catalog\s*\.\s*)?pg_backend_pid\s*\(\s*\)", re.IGNORECASE)
+_COMPARED = re.compile(rb"(?<![\w$.\x80-\xff])(?:[\w$\x80-\xff]+\s*\.\s*)?pid\s*=\s*(?:'?(\d{1,10})\b|\$(\d{1,5}))", re.IGNORECASE)
 _PARAMETER = re.compile(rb"\s*\(\s*\$(\d{1,5})(?=\s*(?:::\s*int(?:eger|4)?\s*)?[,)])", re.IGNORECASE)
 
 
@@ -32,14 +37,18 @@ def translated(text: bytes, effects: tuple[Effect, ...], own: int, whose: Whose)
     found = [effect for effect in effects if isinstance(effect, OwnPid)]
     kept: set[int] = set()                     # where a pg_backend_pid() means the process itself
     pieces: list[tuple[int, int, bytes]] = []
+    for start, end in _about_backends(text, effects):
+        kept.update(range(start, end))
+        pieces += ((number.start(1), number.end(1), b"%d" % real) for number in _COMPARED.finditer(text, start, end)
+                   if number[1] and (real := whose(int(number[1]))) is not None)
     for effect in found:
         if effect.function != "pg_backend_pid":
             inner = _OWN.match(text, effect.end)
-            number = _NUMBER.match(text, effect.end)
+            argument = _NUMBER.match(text, effect.end)
             if inner is not None:
                 kept.update(range(effect.end, inner.end()))
-            elif number is not None and (real := whose(int(number[1]))) is not None:
-                pieces.append((number.start(1), number.end(1), b"%d" % real))
+            elif argument is not None and (real := whose(int(argument[1]))) is not None:
+                pieces.append((argument.start(1), argument.end(1), b"%d" % real))
     for effect in found:
         if effect.function == "pg_backend_pid" and effect.start not in kept:
             call = _NOTHING.match(text, effect.end)
@@ -48,6 +57,13 @@ def translated(text: bytes, effects: tuple[Effect, ...], own: int, whose: Whose)
     for start, end, piece in sorted(pieces, reverse=True):
         text = text[:start] + piece + text[end:]
     return text
+
+
+def _about_backends(text: bytes, effects: tuple[Effect, ...]) -> list[tuple[int, int]]:
+    """Where the statements are that read views of server processes."""
+    if _BACKENDS not in effects:
+        return []
+    return [(one.start, one.end) for one in statements(text) if _BACKENDS in one.effects]
 
 
 def position(original: bytes, sent: bytes, at: int) -> int:
@@ -73,7 +89,8 @@ def parameters(text: bytes, effects: tuple[Effect, ...]) -> frozenset[int]:
     """Which parameters, from 0, are process ids."""
     found = (_PARAMETER.match(text, effect.end) for effect in effects
              if isinstance(effect, OwnPid) and effect.function != "pg_backend_pid")
-    return frozenset(int(one[1]) - 1 for one in found if one is not None)
+    compared = {int(one[2]) - 1 for one in _COMPARED.finditer(text) if one[2]} if _BACKENDS in effects else set()
+    return frozenset(int(one[1]) - 1 for one in found if one is not None) | compared
 
 
 def bound(rest: bytes, wanted: frozenset[int], whose: Whose) -> bytes:
