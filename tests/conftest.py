@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests import clouds
+from tests import clouds, mariadb
 from tests.oracle.stage import Stage, stage
 from tests.servers import Daemon, Postgres, daemon
 
@@ -40,6 +40,27 @@ def trusting(request: pytest.FixtureRequest, base: dict[str, Any], tmp_path_fact
     """The daemon in each pool mode, for tests of single bytes: nobody is asked for a password."""
     with daemon(tmp_path_factory.mktemp("trusting"), base, auth={"method": "trust"}, users={"backstage": {}},
                 pool={"mode": request.param}) as running:
+        yield running
+
+
+def _mysql_servers() -> list[str]:
+    return [name for name, found in (("mariadb", mariadb.program()), ("mysql", mariadb.mysqld())) if found is not None] or ["none"]
+
+
+@pytest.fixture(scope="session", params=_mysql_servers())
+def mysql(request: pytest.FixtureRequest) -> Iterator[mariadb.MariaDB]:
+    """MariaDB, and MySQL where MYSQLD names one."""
+    binary = mariadb.program() if request.param == "mariadb" else mariadb.mysqld()
+    if binary is None:
+        pytest.skip("needs mariadbd (Debian: mariadb-server), or MYSQLD")
+    with mariadb.running(binary) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def through(mysql: mariadb.MariaDB, tmp_path_factory: pytest.TempPathFactory) -> Iterator[mariadb.Through]:
+    """The daemon in front of it."""
+    with mariadb.through(mysql, tmp_path_factory.mktemp("mysql"), pool={"size": 8}) as running:
         yield running
 
 

@@ -8,7 +8,9 @@ run too.  Without any, tests that need one skip.  As root it runs as `nobody`.
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -17,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import pymysql
+import pytest
+from pymysql.err import OperationalError as OperationalError
 
-from proxy.embedded.owner import as_owner
+from proxy.embedded.owner import as_owner, reachable
 from tests import certificates
-from tests.servers import free_port, until
+from tests.servers import Daemon, daemon, free_port, until
 
 PLACES = "/usr/sbin:/usr/libexec:/usr/local/sbin:/usr/local/libexec:/opt/mariadb/bin"
 ROOT_WORD = "root-s3cret"
@@ -63,6 +67,9 @@ def plugin_dir() -> str | None:
     return next((str(path) for path in (root / "usr/lib").glob("*-linux-gnu/libmariadb3/plugin") if root != Path("/")), None)
 
 
+needed = pytest.mark.skipif(program() is None and mysqld() is None, reason="needs mariadbd (Debian: mariadb-server), or MYSQLD")
+
+
 class MariaDB:
     """`root` with a password from 127.0.0.1 and the socket; TLS with a certificate of tests/certificates."""
 
@@ -75,12 +82,12 @@ class MariaDB:
         certificates.make(self.folder)
         (self.folder / "server.pem").chmod(0o644)
         self.data = self.folder / "data"
-        self.owner = None
-        if os.geteuid() == 0:
-            import pwd
-
-            self.owner = pwd.getpwnam("nobody")
+        self.owner = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+        if self.owner is not None and not reachable(binary.parent, self.owner):
+            self.owner = None                 # it is where nobody else may look: then as root
+        if self.owner is not None:
             os.chown(self.folder, self.owner.pw_uid, self.owner.pw_gid)
+        self.user = pwd.getpwuid(self.owner.pw_uid if self.owner else os.geteuid()).pw_name
         self._initialise()
         self.start()
 
@@ -90,14 +97,13 @@ class MariaDB:
             (self.folder / "init.sql").write_text(f"ALTER USER root@localhost IDENTIFIED BY '{ROOT_WORD}'; "
                                                   f"CREATE USER root@'127.0.0.1' IDENTIFIED BY '{ROOT_WORD}'; "
                                                   "GRANT ALL ON *.* TO root@'127.0.0.1' WITH GRANT OPTION;\n")
-            words = [str(self.binary), "--no-defaults", "--initialize-insecure", f"--datadir={self.data}",
+            words = [str(self.binary), "--no-defaults", "--initialize-insecure", f"--datadir={self.data}", f"--user={self.user}",
                      f"--init-file={self.folder / 'init.sql'}"]
         else:
             script = next(path for path in (root / "usr/bin/mariadb-install-db", root / "usr/bin/mysql_install_db",
                                             self.binary.parent / "mariadb-install-db") if path.exists())
             words = [str(script), "--no-defaults", f"--basedir={root / 'usr'}", f"--datadir={self.data}", "--skip-test-db",
-                     "--auth-root-authentication-method=normal", f"--user={self.owner.pw_name if self.owner else os.environ['USER']}",
-                     "--skip-name-resolve"]
+                     "--auth-root-authentication-method=normal", f"--user={self.user}", "--skip-name-resolve"]
         done = subprocess.run(words, check=False, capture_output=True, text=True, env=environment(), cwd=self.folder,
                               **(as_owner(self.owner)))
         assert done.returncode == 0, done.stdout + done.stderr
@@ -105,11 +111,11 @@ class MariaDB:
     def start(self) -> None:
         root = root_of(self.binary)
         options = {
-            "datadir": self.data, "socket": self.socket, "port": self.port, "bind-address": "127.0.0.1",
+            "user": self.user, "datadir": self.data, "socket": self.socket, "port": self.port, "bind-address": "127.0.0.1",
             "pid-file": self.folder / "mysqld.pid", "tmpdir": self.folder, "log-error": self.folder / "error.log",
             "ssl-cert": self.folder / "server.pem", "ssl-key": self.folder / "server.pem", "ssl-ca": self.folder / "ca.pem",
-            "max-allowed-packet": "64M", "local-infile": "1", "innodb-flush-log-at-trx-commit": "0", "max-connections": "200", "skip-name-resolve": "1",
-            "innodb-buffer-pool-size": "64M", **self.settings}
+            "max-allowed-packet": "64M", "local-infile": "1", "innodb-flush-log-at-trx-commit": "0", "max-connections": "200",
+            "skip-name-resolve": "1", "innodb-buffer-pool-size": "64M", **self.settings}
         if self.mysql:
             options |= {"mysqlx": "OFF"}
         else:
@@ -117,21 +123,17 @@ class MariaDB:
         words = [str(self.binary), "--no-defaults", *(f"--{name}={value}" for name, value in options.items())]
         with (self.folder / "out.log").open("ab") as out:
             self.process = subprocess.Popen(words, stdout=out, stderr=out, env=environment(), cwd=self.folder, **as_owner(self.owner))
-        until(lambda: self.process.poll() is not None or self._answers(), "MariaDB")
+        until(lambda: self.process.poll() is not None or self._listens(), "MariaDB")
         assert self.process.poll() is None, self.log
+        if not self.mysql and not (self.folder / "named").exists():
+            with pymysql.connect(unix_socket=str(self.socket), user="root", autocommit=True) as connection, connection.cursor() as cursor:
+                cursor.execute(f"CREATE OR REPLACE USER root@'127.0.0.1' IDENTIFIED BY '{ROOT_WORD}'")
+                cursor.execute("GRANT ALL ON *.* TO root@'127.0.0.1' WITH GRANT OPTION")
+            (self.folder / "named").touch()
 
-    def _answers(self) -> bool:
-        try:
-            if not self.mysql and not (self.folder / "named").exists():
-                with pymysql.connect(unix_socket=str(self.socket), user="root", autocommit=True) as connection:
-                    with connection.cursor() as cursor:
-                        cursor.execute(f"CREATE OR REPLACE USER root@'127.0.0.1' IDENTIFIED BY '{ROOT_WORD}'")
-                        cursor.execute("GRANT ALL ON *.* TO root@'127.0.0.1' WITH GRANT OPTION")
-                    (self.folder / "named").touch()
-            self.connect().close()
-        except pymysql.err.OperationalError:
-            return False
-        return True
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as sock:
+            return sock.connect_ex(str(self.socket)) == 0
 
     @property
     def log(self) -> str:
@@ -174,3 +176,21 @@ def running(binary: Path, **settings: str) -> Iterator[MariaDB]:
         yield server
     finally:
         server.remove()
+
+
+class Through:
+    """A daemon with everything on one MySQL server, and how its clients connect."""
+
+    def __init__(self, daemon: Daemon, server: MariaDB) -> None:
+        self.daemon, self.server = daemon, server
+
+    def connect(self, database: str | None, user: str = "backstage", password: str = "s3cret", **more: Any) -> pymysql.Connection[Any]:
+        return pymysql.connect(**{"host": "127.0.0.1", "port": self.daemon.mysql_port, "user": user, "password": password,
+                                  "database": database, "autocommit": True, **more})
+
+
+@contextmanager
+def through(server: MariaDB, folder: Path, database: dict[str, Any] | None = None, **settings: Any) -> Iterator[Through]:
+    listen = {"listen": ["127.0.0.1:0"], **settings.pop("mysql", {})}
+    with daemon(folder, database or server.base(), mysql=listen, **settings) as found:
+        yield Through(found, server)

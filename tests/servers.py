@@ -126,6 +126,8 @@ class Daemon:
         found = re.search(r"msg=ready listen=\S*?127\.0\.0\.1:(\d+).*? metrics=(\S+)", self.log)
         assert found, self.log
         self.port, self.metrics_address = int(found[1]), found[2]
+        mysql = re.search(r"msg=ready .*? mysql=\S*?127\.0\.0\.1:(\d+)", self.log)
+        self.mysql_port = int(mysql[1]) if mysql else 0
 
     def write(self, database: Mapping[str, Any]) -> None:
         self.database = dict(database)

@@ -10,7 +10,7 @@ import pytest
 from proxy.config.generate import reference, schema
 
 ROOT = Path(__file__).parent.parent
-FLOORS = ["errors", "config", "wire", "auth", "tally", "session", "net", "tokens", "pool", "relay", "gateway", "embedded",
+FLOORS = ["errors", "config", "wire", "auth", "tally", "session", "net", "tokens", "pool", "relay", "mysql", "gateway", "embedded",
           "server", "commands", "cli"]
 DRY = {"errors", "wire", "auth", "session"}
 WET = {"asyncio", "socket", "ssl", "threading", "select", "uvloop"}

@@ -20,7 +20,7 @@ def _padding() -> Any:
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import padding
 
-    return padding.OAEP(padding.MGF1(hashes.SHA1()), hashes.SHA1(), None)      # noqa: S303 - what the protocol says
+    return padding.OAEP(padding.MGF1(hashes.SHA1()), hashes.SHA1(), None)      # what the protocol says
 
 
 def encrypt(pem: bytes, data: bytes) -> bytes:

@@ -44,14 +44,15 @@ async def _serve(configuration: Configuration, reread: object, cluster: Cluster 
     worker = Worker(configuration, reread=reread)  # type: ignore[arg-type]
     if cluster is not None:
         worker.embedded_alive = cluster.alive
-    addresses = worker.listen()
+    addresses, for_mysql = worker.listen(), worker.mysql.listen()
     # What lives now lives for ever; what a query makes dies with it and needs no collector every 700 objects.
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
     web = Web(worker.snapshot)
     asked = configuration.settings.metrics.listen
     metrics = await web.start(asked) if asked != "off" else None
-    log.info("ready", extra={"fields": {"listen": " ".join(addresses), "metrics": metrics or "off",
+    log.info("ready", extra={"fields": {"listen": " ".join(addresses), **({"mysql": " ".join(for_mysql)} if for_mysql else {}),
+                                        "metrics": metrics or "off",
                                         "fingerprint": configuration.fingerprint}})
     if banner or sys.stdout.isatty():
         print(welcome_text(configuration, addresses, metrics), flush=True)

@@ -18,7 +18,7 @@ from proxy.config.load import default_files, load
 from proxy.config.mistakes import contradicted, worded
 from proxy.config.passed_over import passed_over
 from proxy.config.resolve import resolve
-from proxy.config.resolved import EMBEDDED, MYSQL, Resolved
+from proxy.config.resolved import EMBEDDED, Resolved
 from proxy.config.routing import Routing
 from proxy.config.rule import Rule
 from proxy.config.settings import LATER, Settings, contradictions
@@ -65,7 +65,7 @@ class Configuration(Routing):
             if self.own is not None:
                 target = replace(target, server=self.own[0], credential=self.own[1], provisioner=self.own[1])
             return target
-        if target.engine is Engine.POSTGRES:
+        if target.engine in (Engine.POSTGRES, Engine.MYSQL):
             return replace(target, provisioner=self._provisioner(target))
         return target
 
@@ -79,7 +79,7 @@ class Configuration(Routing):
             base = make_target(resolve(_without_plugins(self.root), "base"), self.user)
         except ProxyError:
             return target.credential
-        same = base.server is not None and target.server is not None and str(base.server) == str(target.server)
+        same = base.engine is target.engine and base.server is not None and str(base.server) == str(target.server)
         return base.credential if same and base.credential is not None else target.credential
 
 
@@ -120,9 +120,9 @@ def read(paths: Sequence[str | Path] | None = None, *, environ: Mapping[str, str
         try:
             resolved = resolve(root, plugin, found)
             target = make_target(resolved, configuration.user, found)
-            served = served or target.engine.speaks_postgres
-            if not target.engine.speaks_postgres and (plugin == "base" or resolved.client_overridden):
-                unserved.append(_unserved(root, plugin, resolved.client))
+            served = served or target.engine is not Engine.SQLITE
+            if target.engine is Engine.SQLITE and (plugin == "base" or resolved.client_overridden):
+                unserved.append(_unserved(root, plugin))
         except ProxyError as fault:
             found.append(str(fault))
         # Behind a connection string that says nothing, everything would be missing.
@@ -156,15 +156,13 @@ def _doubtful(rule: Rule) -> Iterator[str]:
         yield f"method {rule.method} lets nobody in without its library: pip install 'pg-switchboard[{rule.method}]'"
 
 
-def _unserved(root: Node, plugin: str, client: str) -> str:
+def _unserved(root: Node, plugin: str) -> str:
     """What is told of a database that we know of and do not serve."""
     keys = () if plugin == "base" else ("plugin", *plugin.split("."))
     own = root.get(*keys, "client")
     node, path = (own, ".".join(("backend.database", *keys))) if own is not None else (root.get("client"), "backend.database")
-    what = "MySQL" if client in MYSQL else "a SQLite file"
-    remedy = "" if client in MYSQL else ", or connection: ':memory:' for a database that is empty at each start"
-    return (f"{node.place if node is not None else ''}: {path}.client: {what} is not served yet: clients that ask for it are refused "
-            f"(0A000); use client: pg{remedy}")
+    return (f"{node.place if node is not None else ''}: {path}.client: a SQLite file is not served yet: clients that ask for it are "
+            "refused (0A000); use client: pg, or connection: ':memory:' for a database that is empty at each start")
 
 
 def _os_user(environ: Mapping[str, str]) -> str:

@@ -10,6 +10,7 @@ from proxy.config.connection import parsed
 from proxy.config.connection_string import BadConnectionString
 from proxy.config.database import Misconfigured
 from proxy.config.libpq import server
+from proxy.config.mysql import CLOUDSQL, mysql_server, mysql_source
 from proxy.config.resolved import EMBEDDED, MYSQL, SQLITE, Resolved
 from proxy.config.target import CloudSqlToken, Credential, Engine, Secret, Server, Target, TokenSource
 from proxy.config.token_source import token_source
@@ -57,7 +58,7 @@ def dial(found: Resolved, environ_user: str, problems: list[str] | None = None) 
             note(BadKey(key, "expected milliseconds, or a number with a unit such as 30s or 5min"))
     texts(connection, ("user", "password", "database", *STARTUP_KEYS), note)
     if found.client in MYSQL:
-        where, source = server({"port": 3306} | {key: connection[key] for key in ("host", "port") if connection.get(key)}, note), None
+        where, source = mysql_server(connection, note), mysql_source(connection, note)
     else:
         where, source = server(connection, note), token_source(connection, note)
         if isinstance(source, CloudSqlToken) and source.locate:
@@ -89,7 +90,13 @@ def target(found: Resolved, environ_user: str, problems: list[str] | None = None
                       database=f"backstage_plugin_{found.plugin}" if engine is Engine.MEMORY else str(found.filename))
     where = dial(found, environ_user, problems)
     if found.client in MYSQL:
-        return Target(plugin=found.plugin, engine=Engine.MYSQL, database=where.database)
+        if found.connection.get("type") == "cloudsql":         # Backstage knows it, so `dial` says where it would lead
+            mistake = _astray(found, CLOUDSQL.key, CLOUDSQL.problem)
+            if problems is None:
+                raise mistake
+            problems.append(str(mistake))
+        return Target(plugin=found.plugin, engine=Engine.MYSQL, database=where.database, server=where.server,
+                      ensure_exists=found.ensure_exists, configured_database=found.explicit, credential=_credential(where))
     explicit = found.explicit or found.division == "schema"
     shared: dict[str, Any] = {"plugin": found.plugin, "database": where.database, "schema": found.schema, "role": found.role,
               "ensure_exists": found.ensure_exists, "configured_database": explicit,
@@ -97,5 +104,8 @@ def target(found: Resolved, environ_user: str, problems: list[str] | None = None
               "ensure_schema_exists": found.ensure_schema_exists or found.ensure_exists}
     if found.client == EMBEDDED:
         return Target(engine=Engine.EMBEDDED, **shared)
-    return Target(engine=Engine.POSTGRES, server=where.server, startup=where.startup, credential=Credential(
-        user=where.user, password=Secret(where.password) if where.password else None, source=where.source), **shared)
+    return Target(engine=Engine.POSTGRES, server=where.server, startup=where.startup, credential=_credential(where), **shared)
+
+
+def _credential(where: Dial) -> Credential:
+    return Credential(user=where.user, password=Secret(where.password) if where.password else None, source=where.source)

@@ -118,6 +118,20 @@ class Provisioning(Section):
     timeout: Seconds = setting(60.0, "Time for creating one database.", unit="s")
 
 
+def checked_addresses(value: list[str]) -> list[str]:
+    """Addresses to listen on.  Raises ValueError with all that are none."""
+    wrong = []
+    for address in value:
+        try:
+            if not address.startswith("/"):
+                split_address(address, 0)
+        except ValueError as fault:
+            wrong.append(f'{fault}, got "{address}"')
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    return value
+
+
 class Metrics(Section):
     # Not null: in app-config files null means "as if the key were not there".
     listen: Annotated[str, WithJsonSchema({"type": "string", "pattern": r"^off$|:\d+$"})] = setting(
@@ -136,6 +150,30 @@ class Log(Section):
         "auto", "`auto` is journal lines with priorities under systemd and logfmt elsewhere.", reload=False)
     level: Literal["debug", "info", "warning", "error"] = setting("info", "The least level that is written.")
     connections: bool = setting(True, "One line when a client is let in and one when it leaves, with the reason.")
+
+
+class Mysql(Section):
+    """The second wire: for plugins with `client: mysql2` or `mysql`."""
+
+    listen: Texts = setting(
+        ["127.0.0.1:3307"],
+        "Addresses for MySQL clients: `host:port`, `[v6]:port`, or the path of a unix socket (in a folder: `mysql.sock`). They are "
+        "bound when the base or a listed plugin lives in MySQL; []: never.", reload=False)
+    port: int = setting(3307, "The port of addresses that name none.", reload=False, ge=1, le=65535)
+    server_version: str | None = setting(
+        None, "The version that clients are greeted with, before it is known where they want to go; unset: that of the first MySQL "
+              "server.", pattern=r"^[\x21-\x7e]{1,60}$")
+    native_password: bool = setting(
+        True, "Accept mysql_native_password (SHA-1) too, which is all that npm's mysql and other old drivers know; else "
+              "caching_sha2_password alone.")
+    rsa_key: str | None = setting(
+        None, "Path of the PEM file with the RSA key under which a client without TLS may send its password; unset: one made at each "
+              "start.", reload=False)
+
+    @field_validator("listen")
+    @classmethod
+    def _addresses(cls, value: list[str]) -> list[str]:
+        return checked_addresses(value)
 
 
 class Embedded(Section):
@@ -179,21 +217,13 @@ class Settings(Section):
     provisioning: Provisioning = setting(Provisioning, "Creation of missing databases and schemas.")
     metrics: Metrics = setting(Metrics, "What is shown over HTTP.")
     log: Log = setting(Log, "Logging.")
+    mysql: Mysql = setting(Mysql, "The listener for MySQL's own protocol.")
     embedded: Embedded = setting(Embedded, "The PostgreSQL of our own.")
 
     @field_validator("listen")
     @classmethod
     def _addresses(cls, value: list[str]) -> list[str]:
-        wrong = []
-        for address in value:
-            try:
-                if not address.startswith("/"):
-                    split_address(address, 0)
-            except ValueError as fault:
-                wrong.append(f'{fault}, got "{address}"')
-        if wrong:
-            raise ValueError("; ".join(wrong))
-        return value
+        return checked_addresses(value)
 
     @model_validator(mode="after")
     def _together(self, info: ValidationInfo) -> Settings:

@@ -39,6 +39,8 @@ async def drive(dialogue: Dialogue[T], stream: Stream, *, context: ssl.SSLContex
                     await stream.start_tls(context, server_side=server_side, server_name=server_name)
                 case Ask.ALPN:
                     answer = stream.alpn
+                case Ask.PACKET:
+                    answer = await stream.read_packet()
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]
     finally:

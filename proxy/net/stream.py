@@ -125,6 +125,14 @@ class Stream:
             raise self.fault(f"invalid message length {size + 4}")
         return head[0], (await self.read_exactly(size) if size else b"")
 
+    async def read_packet(self) -> tuple[int, bytes]:
+        """One packet of MySQL's: (sequence, payload)."""
+        head = await self.read_exactly(4)
+        size = int.from_bytes(head[:3], "little")
+        if size > self.limit:
+            raise self.fault(f"packet of {size} bytes during login")
+        return head[3], (await self.read_exactly(size) if size else b"")
+
     def hold(self, data: bytes) -> None:
         """Goes out in front of the next `write`."""
         self._held += data

@@ -37,7 +37,7 @@ Key = frozenset[tuple[str, str]]
 WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 TERMINATE = messages.message(b"X")
 _scratch = bytearray(65_536)
-_MAX_CHORE = 1 << 20
+MAX_CHORE = 1 << 20
 REMEMBERED = 64             # closed connections whose notifications may still be under way
 AT_ONCE = 1e-9              # an `expires` that has always passed
 
@@ -181,7 +181,7 @@ class Upstream(Ear):
     def run(self, statements: Sequence[str], then: Callable[[bool], None], deadline: float = 0.0) -> None:
         """Run statements of ours, one ReadyForQuery each; `then(ok)` when all have been answered, or after `deadline`
         seconds (0: none) with not ok: a dead peer on a half-dead network says nothing."""
-        self._then, self._chore_left = then, len(statements)
+        self._then, self._chore_left = then, self.replies(statements)
         if deadline:
             self._late = self.loop.call_later(deadline, self._lost)
         data = b"".join(map(self.worded, statements))
@@ -194,6 +194,10 @@ class Upstream(Ear):
             return
         if sent < len(data):
             self.push(data[sent:])
+
+    def replies(self, statements: Sequence[str]) -> int:
+        """How many answers they get."""
+        return len(statements)
 
     def worded(self, statement: str) -> bytes:
         """A statement of ours as this wire says it."""
@@ -218,7 +222,7 @@ class Upstream(Ear):
         data, at, bad = self._answers, 0, False
         while len(data) - at >= 5:
             size = int.from_bytes(data[at + 1:at + 5])
-            if not 4 <= size <= _MAX_CHORE:
+            if not 4 <= size <= MAX_CHORE:
                 bad = True
                 break
             if len(data) - at < size + 1:

@@ -18,7 +18,7 @@ from proxy.auth.password import is_md5
 from proxy.auth.rules import Caller, Rules, among, may_be
 from proxy.config.clients import Method, User
 from proxy.config.rule import MapLine, Rule
-from proxy.config.target import Target
+from proxy.config.target import Engine, Target
 from proxy.errors import (
     AuthenticationFailed,
     AuthorizationFailed,
@@ -298,6 +298,9 @@ def destination(worker: Worker, client: Client, hello: Startup) -> Target | None
             raise
         target = worker.configuration.target("base")
     permit(client, hello, target)
+    if target.engine is Engine.MYSQL:
+        raise NotSupported(f"plugin {target.plugin} lives in MySQL, and this port speaks PostgreSQL's protocol",
+                           hint=f"Connect a MySQL client to {worker.mysql.address or 'an address of switchboard.mysql.listen'}.")
     if not target.engine.speaks_postgres:
         raise NotSupported(f"plugin {target.plugin} lives in {target.engine}, which is not served yet",
                            hint=f"Set client: pg for plugin {target.plugin} in backend.database.")

@@ -16,6 +16,7 @@ from proxy.config.clients import User
 from proxy.config.settings import Mode
 from proxy.config.target import Target
 from proxy.errors import Forbidden, LoginTimeout, NoStartup, ProxyError, TooManyConnections
+from proxy.mysql.relay import Relay as MysqlRelay
 from proxy.net.peer import address_of
 from proxy.net.stream import MAX_GATEWAY_MESSAGE, Stream
 from proxy.pool.tally import Tally
@@ -56,7 +57,7 @@ class Client:
     sqlstate: str = ""                    # of the refusal, if it was one
     known: bool = False                   # there is a user of that name
     counted: list[Head] = field(default_factory=list)
-    relay: Relay | None = None
+    relay: Relay | MysqlRelay | None = None
     tally: Tally | None = None
 
     @property

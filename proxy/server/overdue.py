@@ -18,13 +18,14 @@ from proxy.session.link import I
 from proxy.wire import messages
 
 if TYPE_CHECKING:
+    from proxy.mysql.relay import Relay as MysqlRelay
     from proxy.pool.upstream import Upstream
     from proxy.relay.relay import Relay
 
 QUEUED = messages.notice("No server connection available in postgres backend, client being queued")
 
 
-def overdue(relay: Relay, limits: PoolSettings, now: float) -> Overdue | None:
+def overdue(relay: Relay | MysqlRelay, limits: PoolSettings, now: float) -> Overdue | None:
     """Which limit a client is beyond.  One that waits for an upstream is query_wait_timeout's, not ours."""
     begun = max(relay.since, relay.granted_at)
     if relay.place is not None or (relay.held and relay.upstream is None):
@@ -54,7 +55,7 @@ def _fault(words: str, state: str, setting: str) -> Overdue:
     return Overdue(words, state, hint=f"See switchboard.pool.{setting}.")
 
 
-def sweep(relays: Iterable[Relay], strike: Callable[[Upstream], None]) -> None:
+def sweep(relays: Iterable[Relay | MysqlRelay], strike: Callable[[Upstream], None]) -> None:
     """Send away who is beyond a limit, and tell who waits long.  `strike` cancels what a server still does for one of them."""
     now = perf_counter()
     for relay in relays:

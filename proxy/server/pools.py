@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from proxy.config.target import Target
+from proxy.config.settings import Mode
+from proxy.config.target import Engine, Target
 from proxy.errors import TooManyConnections
 from proxy.pool.budget import Budget
 from proxy.pool.dedicated import Dedicated
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from proxy.pool.reach import Reach
     from proxy.pool.tally import Tally
     from proxy.server.client import Client
+    from proxy.server.mysql_door import MysqlDoor
 
 MAX_UNLISTED = 200          # plugins in use that the configuration does not name; a big Backstage has some fifty
 _ABOUT_DATABASES = re.compile(rb"\b(?:create|drop|alter)(?:\s|/\*.*?\*/|--[^\n]*\n)+database\b", re.IGNORECASE | re.DOTALL)
@@ -33,6 +35,7 @@ class Pools:
         configuration: Configuration
         provision: Provision
         reach: Reach
+        mysql: MysqlDoor
         clients: Iterable[Client]
         pools: dict[str, Pool]
         old_pools: list[Pool]
@@ -45,6 +48,8 @@ class Pools:
         if pool is None and target.plugin not in self.configuration.listed:
             self._make_room()
         settings = self.settings.pool_for(target.plugin)
+        if target.engine is Engine.MYSQL:
+            settings = settings.model_copy(update={"mode": Mode.SESSION})      # what a MySQL session holds, nobody can see
         if pool is None or pool.target != target or pool.settings != settings:
             old = pool
             pool = self.pools[target.plugin] = self._new(target, settings)
@@ -56,10 +61,12 @@ class Pools:
         return pool
 
     def _new(self, target: Target, settings: PoolSettings) -> Pool:
+        if target.engine is Engine.MYSQL:
+            return self.mysql.pool(target, settings)
         return Pool(target, settings, self.settings.upstream, self.provision.ensure, self.provision.forget, self.reach,
-                    self._budget(target))
+                    self.budget_of(target))
 
-    def _budget(self, target: Target) -> Budget | None:
+    def budget_of(self, target: Target) -> Budget | None:
         limit = self.settings.upstream.budget
         if not limit:
             return None

@@ -19,7 +19,7 @@ from proxy.auth.rules import networks
 from proxy.config.clients import User
 from proxy.config.generate import changes_needing_restart
 from proxy.config.routing import APPLICATION_PREFIX
-from proxy.config.target import Target
+from proxy.config.target import Engine, Target
 from proxy.errors import ConfigProblems, ProxyError, Shutdown, UnknownDatabase
 from proxy.net.deadline import Deadline
 from proxy.net.ends import LAST_WORDS, ended
@@ -38,6 +38,7 @@ from proxy.server.gate import Gate
 from proxy.server.limits import Heads, Throttle
 from proxy.server.listener import Listener
 from proxy.server.lookup import Lookup
+from proxy.server.mysql_door import MysqlDoor
 from proxy.server.overdue import sweep
 from proxy.server.pools import Pools
 from proxy.server.quota import Quota
@@ -86,6 +87,7 @@ class Worker(Pools):
         self.refused: Counter[str] = Counter()
         self.limited: Counter[str] = Counter()
         self.door = Listener(self, serve, messages.error_response)
+        self.mysql = MysqlDoor(self)
         self.started_at = self.loaded_at = time.time()
         self.reload_ok = True
         self.ready = self.draining = False
@@ -148,7 +150,8 @@ class Worker(Pools):
         await self.keys.cancel(request.pid, request.secret, self.settings.upstream.connect_timeout, client.peer)
 
     def _strike(self, upstream: Upstream) -> None:
-        keep(self.keys.strike(upstream, self.settings.upstream.connect_timeout), name="cancel of what is overdue")
+        keep(self.mysql.strike(upstream) if upstream.pool.target.engine is Engine.MYSQL else
+             self.keys.strike(upstream, self.settings.upstream.connect_timeout), name="cancel of what is overdue")
 
     def snapshot(self) -> dict[str, Any]:
         return snapshot(self)
@@ -257,6 +260,7 @@ class Worker(Pools):
         self._warm()
         self.logins.seconds = self.settings.auth.login_timeout
         self.provision.settings = configuration.settings
+        self.mysql.apply()
         self.loaded_at, self.reload_ok = time.time(), True
         logging.getLogger().setLevel(configuration.settings.log.level.upper())
         for plugin, pool in list(self.pools.items()):
@@ -279,6 +283,7 @@ class Worker(Pools):
         systemd.notify(STOPPING="1", STATUS="Draining")
         log.info("draining", extra={"fields": {"clients": len(self.clients)}})
         self.door.deaf()
+        self.mysql.listener.deaf()
         for client in list(self.clients):
             if client.relay is not None:
                 client.relay.drain()
@@ -304,4 +309,5 @@ class Worker(Pools):
         for pool in self.all_pools():
             pool.retire()
         self.door.close()
+        self.mysql.listener.close()
         log.info("stopped", extra={"fields": {"served": self.served}})

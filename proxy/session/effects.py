@@ -3,6 +3,7 @@
     packet = yield Ask.STARTUP          one untyped packet, parsed (wire/startup)
     tag, body = yield Ask.MESSAGE       one typed message
     byte = yield Ask.BYTE               one byte (the answer to SSLRequest)
+    number, payload = yield Ask.PACKET  one packet of MySQL's
     yield Send(data)                    written before the dialogue goes on
     yield Send(data, more=True)         written with whatever is written next: one packet, one system call
     yield Ask.TLS                       both sides speak TLS from here on
@@ -24,6 +25,7 @@ class Ask(enum.Enum):
     BYTE = "byte"
     TLS = "tls"
     ALPN = "alpn"
+    PACKET = "packet"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,10 @@ from time import perf_counter
 
 from proxy.errors import ClientFault, UpstreamFault
 from proxy.pool.tally import Tally
+from proxy.session.link import I
 from proxy.wire.mysql import Can, Command
 
-I, T = ord("I"), ord("T")          # as PostgreSQL says it: no transaction, in one
+T = ord("T")                       # in a transaction, as PostgreSQL says it
 THINK, ENDED = 1, 2                # outcomes: of from_client, of from_upstream
 HEAD = 32                          # of an OK packet: two numbers of up to nine bytes, then the status
 BRIEF = 1024                       # a longer text is no USE and no KILL
@@ -30,7 +31,7 @@ _word = Struct("<I").unpack_from
 # Kinds of answers
 RESULTS, SINGLE, ROWS, PREPARED, NONE = range(5)
 # Where in an answer the walk is
-FIRST, DEFINITIONS, IN_ROWS, COUNTED, LAST = range(5)
+FIRST, DEFINITIONS, IN_ROWS, COUNTED = range(4)
 KINDS = [RESULTS] * 256
 for command, kind in ((Command.STATISTICS, SINGLE), (Command.FIELD_LIST, ROWS), (Command.STMT_FETCH, ROWS),
                       (Command.STMT_PREPARE, PREPARED), (Command.STMT_CLOSE, NONE), (Command.STMT_SEND_LONG_DATA, NONE)):
@@ -47,7 +48,7 @@ for byte in b"uUkK \t\n\r\x0b\x0c/-#(;":
 
 class Link:
     __slots__ = ("_awaited", "_column_count", "_continues", "_in_packet", "_left", "_part", "_phase", "_up_continues", "_up_left",
-                 "_up_part", "copying", "cut", "eof", "failed", "kinds", "opened_at", "owed", "since", "status", "tally",
+                 "_up_part", "copying", "cut", "eof", "kinds", "opened_at", "owed", "since", "status", "tally", "told",
                  "transaction_since", "up_sequence", "used")
 
     def __init__(self, tally: Tally, capabilities: Can) -> None:
@@ -57,6 +58,7 @@ class Link:
         self.owed = 0
         self.status = I
         self.used = False                     # has asked for anything
+        self.told = False                     # the server has said its last words
         self.copying = False                  # LOAD DATA LOCAL: the client's packets are a file
         self.cut = 0
         self.since = 0.0                      # when the oldest unanswered command began, or the last answer ended
@@ -180,13 +182,13 @@ class Link:
             return 0
         if not self.owed:
             if length and data[at + 4] == 0xFF:
-                self.failed(data, at + 4, length)
+                self.noted(data, at + 4, length)
                 return 0                      # the server's last words: its timeout, a shutdown, a KILL
             raise UpstreamFault("the server sent a packet that nobody asked for")
         first = data[at + 4] if length else -1
         phase = self._phase
-        if first == 0xFF and length < _WHOLE and phase != LAST:
-            self.failed(data, at + 4, length)
+        if first == 0xFF and length < _WHOLE:
+            self.noted(data, at + 4, length)
             return self._end(None)
         if phase == IN_ROWS:
             if first == 0xFE and length < _WHOLE and (length < 9 or not self.eof):
@@ -271,10 +273,16 @@ class Link:
         self.owed -= 1
         return 0 if self.owed else ENDED
 
-    def failed(self, data: bytes | bytearray, at: int, length: int) -> None:
+    def noted(self, data: bytes | bytearray, at: int, length: int) -> None:
         """An ERR packet."""
         state = bytes(data[at + 4:at + 6]) if length > 8 and data[at + 3] == 0x23 else b"HY"
         self.tally.errors[state.decode("ascii", "replace")] += 1
+        self.told = not self.owed
+
+    @property
+    def answering(self) -> bool:
+        """Has a part of an answer been sent?"""
+        return self._phase != FIRST
 
     @property
     def between(self) -> bool:

@@ -8,7 +8,7 @@ over a unix socket, or encrypted by the server's RSA key; and never in clear oth
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from proxy.auth import mysql as proofs
 from proxy.auth import mysql_rsa
@@ -49,8 +49,7 @@ def login(who: Credential, wish: Wish, tls: Tls, *, local: bool, cleartext: bool
     exam = _Exam(who, turns, secure=secure or local, cleartext=cleartext)
     plugin = greeting.plugin if greeting.plugin in proofs.PROOFS else SHA2
     proof = exam.proof(plugin, greeting.nonce) if who.password else b""
-    yield from turns.say(pack_answer(Answer(answer.capabilities, answer.max_packet, answer.charset, who.user, proof, wish.database, plugin,
-                                            wish.attributes)))
+    yield from turns.say(pack_answer(replace(answer, proof=proof, database=wish.database, plugin=plugin, attributes=wish.attributes)))
     yield from exam.take(plugin, greeting.nonce)
     return Welcome({"server_version": greeting.version, "capabilities": str(int(greeting.capabilities))}, greeting.thread)
 
@@ -66,7 +65,7 @@ def _answer(greeting: Greeting, who: Credential, wish: Wish) -> Answer:
 
 
 def _with(answer: Answer, flag: Can) -> Answer:
-    return Answer(answer.capabilities | flag, answer.max_packet, answer.charset, answer.user, answer.proof)
+    return replace(answer, capabilities=answer.capabilities | flag)
 
 
 def _secure(turns: Turns, greeting: Greeting, answer: Answer, tls: Tls, *, local: bool) -> Dialogue[bool]:

@@ -136,16 +136,16 @@ class Reader:
         self.at += size
         return self.data[self.at - size:self.at]
 
-    def int(self, size: int) -> int:
+    def integer(self, size: int) -> int:
         return int.from_bytes(self.take(size), "little")
 
     def number(self) -> int:
-        first = self.int(1)
+        first = self.integer(1)
         if first < 0xFB:
             return first
         if first in (0xFB, 0xFF):
             raise self.fault("malformed packet")
-        return self.int({0xFC: 2, 0xFD: 3, 0xFE: 8}[first])
+        return self.integer({0xFC: 2, 0xFD: 3, 0xFE: 8}[first])
 
     def text(self) -> bytes:
         return self.take(self.number())

@@ -39,20 +39,20 @@ def pack_greeting(greeting: Greeting) -> bytes:
 def parse_greeting(payload: bytes) -> Greeting:
     """Raises UpstreamFault.  A server that refuses at once sends an ERR packet instead: look first."""
     found = Reader(payload, UpstreamFault)
-    protocol = found.int(1)
+    protocol = found.integer(1)
     if protocol != 10:
         raise UpstreamFault(f"the server speaks version {protocol} of the MySQL protocol, or none of it" if protocol != ERR
                             else "the server refuses connections")
     version = found.to_nul().decode("utf-8", "replace")
-    thread, nonce = found.int(4), found.take(8)
+    thread, nonce = found.integer(4), found.take(8)
     found.take(1)
-    flags = found.int(2)
+    flags = found.integer(2)
     charset, plugin = UTF8MB4, ""
     if found.left:
-        charset = found.int(1)
+        charset = found.integer(1)
         found.take(2)
-        flags |= found.int(2) << 16
-        size = found.int(1)
+        flags |= found.integer(2) << 16
+        size = found.integer(1)
         found.take(10)
         if flags & Can.SECURE_CONNECTION:
             nonce += found.take(max(13, size - 8))[:NONCE - 8]
@@ -105,16 +105,16 @@ def asks_for_tls(payload: bytes) -> bool:
 def parse_answer(payload: bytes) -> Answer:
     """Raises ClientFault."""
     found = Reader(payload)
-    flags = found.int(4) if len(payload) >= 32 else 0
+    flags = found.integer(4) if len(payload) >= 32 else 0
     if not flags & Can.PROTOCOL_41:
         raise BadHandshake("Bad handshake: only protocol 4.1 and newer is spoken here")
-    max_packet, charset = found.int(4), found.int(1)
+    max_packet, charset = found.integer(4), found.integer(1)
     found.take(23)
     user = _decoded(found.to_nul(), "user")
     if flags & Can.PLUGIN_AUTH_LENENC:
         proof = found.text()
     elif flags & Can.SECURE_CONNECTION:
-        proof = found.take(found.int(1))
+        proof = found.take(found.integer(1))
     else:
         proof = found.to_nul()
     database, plugin, told = None, "", {}

@@ -1,0 +1,411 @@
+"""One MySQL client riding its upstream, from its login to its end: always in session mode.
+
+Both sockets are raw and registered with the loop once; an event is one receive, one walk over headers (session/mysql_link) and
+one send.  What a peer does not take at once is kept beside it, and until that has gone the other one is not read.
+
+A command that needs thought waits in `held` until all that came before it is answered; then it is changed and passed on,
+or answered here.  The client's database is fixed: USE of the same one, under any of its names, goes to the server under its
+real name; others are refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from proxy.errors import ClientFault, ProxyError, Shutdown, UpstreamFault
+from proxy.mysql.pool import key_of
+from proxy.net.readers import readers
+from proxy.pool.upstream import WOULD_BLOCK, Key, Upstream
+from proxy.session.link import I
+from proxy.session.mysql_commands import Kill, Refused, Use, understood
+from proxy.session.mysql_link import BRIEF, THOUGHTFUL, Link
+from proxy.wire.mysql import Can, Command, error, ok, packets
+from proxy.wire.mysql_errors import NOT_SUPPORTED, LostServer, error_packet
+
+if TYPE_CHECKING:
+    from proxy.pool.lane import Place
+    from proxy.pool.pool import Pool
+    from proxy.pool.tally import Tally
+
+CHUNK = 262_144
+BUF = bytearray(CHUNK)
+VIEW = memoryview(BUF)
+BULK = 16_384
+_SMALL = VIEW[:BULK]
+LONGEST_REFUSED = 65_536      # of a command that we answer ourselves
+Decide = Callable[["Relay", Use | Kill], bytes | ProxyError | None]
+"""What to send to the server instead, or what the client is told; None: that it is done."""
+_MORE, _LATER, _DONE = "more must come", "not yet", "done"
+
+
+class Relay(Link):
+    def __init__(self, sock: socket.socket, pool: Pool, tally: Tally, capabilities: Can, charset: int, decide: Decide) -> None:
+        super().__init__(tally, capabilities)
+        self.sock, self.fd = sock, sock.fileno()
+        self.tls = isinstance(sock, ssl.SSLSocket)
+        self.loop = asyncio.get_running_loop()
+        self.readers = readers(self.loop)
+        self.pool = pool
+        self.key: Key = key_of(capabilities, charset)
+        self.settings = None                 # whatever the upstream has: a reset makes all of them alike
+        self.adapts = False
+        self.decide = decide
+        self.upstream: Upstream | None = None
+        self.place: Place | None = None
+        self.waiter: asyncio.Future[Upstream] | None = None
+        self.held = b""                      # from the command on that needs thought
+        self.backlog: bytearray | None = None
+        self.reading = self.big = self.big_up = False
+        self.draining = False
+        self.tainted = False                 # has set what no reset takes back
+        self.open = False                    # PostgreSQL's: a request without a Sync
+        self.opened = -1.0, 0.0
+        self.noticed: Place | None = None
+        self.granted_at = 0.0
+        self.striking: Upstream | None = None        # what a KILL of ours is on its way to
+        self._done: asyncio.Future[tuple[str, ProxyError | None]] = self.loop.create_future()
+
+    # -- life ---------------------------------------------------------------------------------------------
+
+    async def lease(self) -> Upstream:
+        """Wait for an upstream, before the relay runs."""
+        upstream = self.pool.take(self)
+        if upstream is not None:
+            self.tally.wait_time.observe(0.0)
+            self._mount(upstream)
+            return upstream
+        future: asyncio.Future[Upstream] = self.loop.create_future()
+        self.waiter = future
+        while self.pool.successor is not None:
+            self.pool = self.pool.successor
+        place = self.pool.request(self)
+        if not place.settled:
+            self.place = place
+        try:
+            return await future
+        finally:
+            self.waiter = None
+            if not future.done() or future.cancelled():
+                self._withdraw()
+
+    def granted(self, upstream: Upstream) -> None:
+        """The pool's answer, good news."""
+        self.pool = upstream.pool
+        self.tally.wait_time.observe(self.pool.clock() - self.place.since if self.place is not None else 0.0)
+        self.place = None
+        if self.waiter is None or self.waiter.done():
+            self.pool.give_back(upstream)
+            return
+        self._mount(upstream)
+        self.waiter.set_result(upstream)
+
+    def failed(self, fault: ProxyError) -> None:
+        self.place = None
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_exception(fault)
+
+    def _withdraw(self) -> None:
+        if self.place is not None:
+            self.place.pool.withdraw(self.place)
+            self.place = None
+
+    def _mount(self, upstream: Upstream) -> None:
+        self.upstream = upstream
+        upstream.rider = self
+        self.tally.leases += 1
+
+    async def run(self) -> tuple[str, ProxyError | None]:
+        """Relay until one side ends.  Returns the reason and what the client is still to be told."""
+        self.granted_at = self.since = perf_counter()
+        self.resume()
+        if self.draining:
+            self.drain()
+        try:
+            return await self._done
+        finally:
+            self.pause()
+
+    def finish(self, reason: str, fault: ProxyError | None = None) -> None:
+        self.pause()
+        if self.backlog is not None:
+            self.loop.remove_writer(self.fd)
+        if not self._done.done():
+            # In the middle of a packet an error would be read as a part of it: there the end of the stream says it all.
+            self._done.set_result((reason, fault if self.between else None))
+
+    def last_packet(self, fault: ProxyError) -> bytes:
+        """What `finish` was told, as the next packet that the client awaits."""
+        return packets(error_packet(fault), self.up_sequence + 1 if self.answering else 1 if self.owed else 0)
+
+    def part(self) -> None:
+        """The client is gone: give the upstream back if that is safe, else close it."""
+        self._withdraw()
+        self._struck()
+        upstream, self.upstream = self.upstream, None
+        if upstream is None:
+            return
+        upstream.rider = None
+        if self.owed or self.partial or not self.between or upstream.backlog is not None or upstream.broken or self.tainted:
+            upstream.close()
+            self.pool.lost(upstream)
+            return
+        if self.status != I:
+            self.pool.counters.rollbacks += 1
+        self.pool.give_back(upstream, statements=self.pool.reset() if self.used else ())
+
+    def drain(self) -> None:
+        """End at the next moment without a transaction."""
+        self.draining = True
+        if not self._done.done() and self.status == I and not self.owed and not self.partial:
+            self._end_of_work()
+
+    def _end_of_work(self) -> None:
+        self.finish("shutting down", Shutdown("Server shutdown in progress"))
+
+    def tell(self, message: bytes) -> None:
+        """MySQL has no notices."""
+
+    # -- client -> upstream -------------------------------------------------------------------------------
+
+    def resume(self) -> None:
+        if not self.reading and not self._done.done():
+            self.reading = True
+            self.readers.add(self.fd, self.client_event)
+            if self.tls and self.sock.pending():  # type: ignore[attr-defined]
+                self.loop.call_soon(self._again)
+
+    def pause(self) -> None:
+        if self.reading:
+            self.reading = False
+            self.readers.remove(self.fd)
+
+    def _again(self) -> None:
+        """What TLS has decrypted already raises no event."""
+        if self.reading:
+            self.client_event()
+
+    def client_event(self) -> None:  # hot
+        try:
+            n = self.sock.recv_into(VIEW if self.big else _SMALL)
+        except WOULD_BLOCK:
+            return
+        except OSError:
+            self.finish("client connection lost")
+            return
+        if not n:
+            self.finish("client closed the connection")
+            return
+        self.big = n >= BULK
+        self.tally.from_client += n
+        try:
+            if self.held:
+                self.held += VIEW[:n]
+                self._think()
+            elif self.from_client(BUF, n):
+                self.held = bytes(VIEW[self.cut:n])
+                if self.cut:
+                    self._forward(VIEW[:self.cut])
+                self._think()
+            else:
+                self._forward(VIEW[:n])
+        except ProxyError as fault:
+            self.finish("protocol violation by the client", fault)
+            return
+        if self.tls and self.sock.pending():  # type: ignore[attr-defined]
+            self.loop.call_soon(self._again)
+
+    def _forward(self, data: memoryview | bytes) -> None:  # hot
+        upstream = self.upstream
+        if upstream is None:
+            return
+        if upstream.backlog is not None:
+            upstream.push(data)
+            self.pause()
+            return
+        try:
+            sent = upstream.send(data)
+        except WOULD_BLOCK:
+            sent = 0
+        except OSError:
+            self.pause()                      # it may have said why before it went: the reader will see
+            return
+        if sent < len(data):
+            upstream.push(data[sent:])
+            self.pause()
+
+    def on_upstream_writable(self) -> None:
+        """The upstream took what it would not take before."""
+        if not self.owed or not self.held:
+            self.resume()
+
+    # -- what needs thought -------------------------------------------------------------------------------
+
+    def _think(self) -> None:
+        """Look at what is held: from a command on that may be ours.  Raises ClientFault."""
+        while self.held and not self._done.done():
+            verdict = self._next()
+            if verdict is _LATER:
+                self.pause()                  # what came before it is answered first
+                return
+            if verdict is _MORE:
+                break
+        if self.upstream is not None and self.upstream.backlog is None:
+            self.resume()
+
+    def _next(self) -> object:
+        """Do the first of what is held, if it can be done now."""
+        held = self.held
+        length = int.from_bytes(held[:3], "little")
+        if len(held) < 5 or (len(held) < 6 and length > 1) or not length or self.partial:
+            return self._walk_held()
+        command = held[4]
+        if not THOUGHTFUL[command] and (command != Command.QUERY or length > BRIEF):
+            return self._walk_held()
+        if length > LONGEST_REFUSED:
+            raise ClientFault("packet too large for its command")
+        if len(held) < 4 + length:
+            return _MORE
+        if self.owed:
+            return _LATER
+        payload = held[4:4 + length]
+        if not THOUGHTFUL[command] and understood(payload) is None:
+            self._pass(payload)               # began like one of ours and is none
+        else:
+            self._thought(payload)
+        self.held = held[4 + length:]
+        return _DONE
+
+    def _walk_held(self) -> object:
+        """Nothing to think about, or no whole header yet."""
+        data = bytearray(self.held)
+        self.from_client(data, len(data))
+        if not self.cut:
+            return _MORE
+        self.held = bytes(data[self.cut:])
+        self._forward(bytes(data[:self.cut]))
+        return _DONE
+
+    def _thought(self, payload: bytes) -> None:
+        """One whole command, and nothing is owed."""
+        command = payload[0]
+        if command == Command.QUIT:
+            self.finish("client said goodbye")
+            return
+        if command == Command.SET_OPTION:
+            self.tainted = True
+        found = understood(payload)
+        if isinstance(found, Refused):
+            self._answer(error(NOT_SUPPORTED, "0A000", found.why))
+            return
+        if found is not None:
+            decided = self.decide(self, found)
+            if not isinstance(decided, bytes):
+                self._answer(ok() if decided is None else error_packet(decided))
+                return
+            payload = decided
+        self._pass(payload)
+
+    def _pass(self, payload: bytes) -> None:
+        self.pass_on(len(payload), payload[0])
+        self._forward(packets(payload))
+
+    def _answer(self, payload: bytes) -> None:
+        """An answer of ours to the command at hand."""
+        self.used = True
+        self.tally.queries += 1
+        if payload[0] == 0xFF:
+            self.tally.errors[payload[4:6].decode("ascii", "replace")] += 1
+        self._to_client(packets(payload, 1))
+
+    def _struck(self) -> None:
+        """A KILL of ours has been answered, or never will be."""
+        struck, self.striking = self.striking, None
+        if struck is not None:
+            struck.pool.cancel_done(struck)
+
+    # -- upstream -> client -------------------------------------------------------------------------------
+
+    def upstream_event(self) -> None:  # hot
+        upstream = self.upstream
+        if upstream is None:
+            return
+        try:
+            n = upstream.recv_into(VIEW if self.big_up else _SMALL)
+        except WOULD_BLOCK:
+            return
+        except OSError:
+            n = 0
+        if not n:
+            self._upstream_lost(upstream)
+            return
+        self.big_up = n >= BULK
+        self.tally.from_upstream += n
+        try:
+            ended = self.from_upstream(BUF, n)
+        except UpstreamFault as fault:
+            self._upstream_lost(upstream, fault)
+            return
+        self._to_client(VIEW[:n])
+        if ended and not self._done.done():
+            if self.striking is not None:
+                self._struck()
+            if self.held:
+                try:
+                    self._think()
+                except ProxyError as fault:
+                    self.finish("protocol violation by the client", fault)
+                    return
+            if self.draining and not self.owed and self.status == I:
+                self._end_of_work()
+        if upstream.tls and not upstream.broken and upstream.sock.pending():  # type: ignore[attr-defined]
+            self.loop.call_soon(upstream.again)
+
+    def _to_client(self, data: memoryview | bytes) -> None:  # hot
+        if self.backlog is not None:
+            self.backlog += data
+            return
+        try:
+            sent = self.sock.send(data)
+        except WOULD_BLOCK:
+            sent = 0
+        except OSError:
+            self.finish("client connection lost")
+            return
+        if sent < len(data):
+            self.backlog = bytearray(data[sent:])
+            self.loop.add_writer(self.fd, self._client_writable)
+            if self.upstream is not None:
+                self.upstream.pause()
+
+    def _client_writable(self) -> None:
+        assert self.backlog is not None
+        try:
+            sent = self.sock.send(self.backlog)
+        except WOULD_BLOCK:
+            return
+        except OSError:
+            self.finish("client connection lost")
+            return
+        del self.backlog[:sent]
+        if not self.backlog:
+            self.backlog = None
+            self.loop.remove_writer(self.fd)
+            if self.upstream is not None:
+                self.upstream.resume()
+
+    def _upstream_lost(self, upstream: Upstream, fault: UpstreamFault | None = None) -> None:
+        told = self.told
+        self.upstream = None
+        upstream.rider = None
+        upstream.close()
+        self.pool.lost(upstream)
+        if told:
+            self.finish("terminated by the server")
+        else:
+            self.finish("upstream connection lost", fault or LostServer("Lost connection to MySQL server during query"))
+

@@ -1,0 +1,197 @@
+"""The life of one MySQL client, from accept to its one line in the log.
+
+The greeting comes first on this wire, and with it the connection's id; what a client is told then is an id of ours.  KILL
+takes it, and the server's own (SELECT CONNECTION_ID()), for connections of the same user.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from typing import TYPE_CHECKING
+
+from proxy.config.target import Engine, Target
+from proxy.errors import ClientFault, ProxyError, TooManyConnections
+from proxy.mysql.relay import Relay
+from proxy.net.drive import drive
+from proxy.net.stream import Stream
+from proxy.net.tasks import keep
+from proxy.server.admission import crowd, enter_as, enter_plugin, introduced, permit, shutting_down
+from proxy.server.client import Client, attend, last_words
+from proxy.server.mysql_admission import authenticate
+from proxy.session.mysql_commands import Kill, Use
+from proxy.session.mysql_handshake import Hello, greet
+from proxy.wire.mysql import RELAYED, Command, ok, packets
+from proxy.wire.mysql_errors import (
+    DB_ACCESS_DENIED,
+    KILL_DENIED,
+    NO_DB,
+    NO_SUCH_THREAD,
+    NOT_SUPPORTED,
+    UNKNOWN_DB,
+    Told,
+    error_packet,
+)
+from proxy.wire.startup import Startup
+
+if TYPE_CHECKING:
+    from proxy.server.mysql_door import MysqlDoor
+    from proxy.server.worker import Worker
+
+log = logging.getLogger(__name__)
+SYSTEM = frozenset({"information_schema", "performance_schema", "mysql", "sys"})
+
+
+async def serve(worker: Worker, sock: socket.socket, client: Client) -> None:
+    """Greet, admit, route, lease, relay; one way out."""
+    session = Session(worker, worker.mysql, client)
+    await attend(worker, Stream(sock), client, session.live, session.refusal)
+
+
+def refusal_early(fault: TooManyConnections) -> bytes:
+    """For who has not even been greeted."""
+    return packets(error_packet(fault, early=True))
+
+
+class Session:
+    """One client.  `thread` is the id that it was told."""
+
+    def __init__(self, worker: Worker, door: MysqlDoor, client: Client) -> None:
+        self.worker, self.door, self.client = worker, door, client
+        self.thread = 0
+        self.hello: Hello | None = None
+        self.greeted = False
+        self.target: Target | None = None
+        self.relay: Relay | None = None
+
+    def refusal(self, fault: ProxyError) -> bytes:
+        if self.relay is not None:
+            return self.relay.last_packet(fault)
+        if self.hello is None:
+            return packets(error_packet(fault, early=not self.greeted), 2 if self.greeted else 0)
+        return packets(error_packet(fault), self.hello.turns.next)
+
+    async def live(self, worker: Worker, stream: Stream, client: Client) -> None:
+        await introduced(worker, stream, client)
+        full = crowd(worker, client)
+        remote = stream.sock.family != socket.AF_UNIX
+        offer = await self.door.offer(tls=worker.tls is not None and remote,
+                                      tls_required=worker.settings.tls.mode == "require" and remote)
+        self.thread = offer.thread
+        self.door.sessions[self.thread] = self
+        try:
+            self.greeted = True
+            hello = self.hello = await drive(greet(offer), stream, context=worker.tls, server_side=True)
+            client.tls = stream.encrypted
+            client.user, client.database = hello.answer.user, hello.answer.database or ""
+            if full is not None:
+                raise full
+            if worker.draining:
+                raise shutting_down()
+            asked = Startup(0, {"user": client.user, "database": client.database})
+            client.account = await authenticate(worker, self.door, stream, client, hello, asked)
+            enter_as(worker, client, client.user)
+            if not client.database:
+                raise Told(NO_DB, "3D000", "No database selected")
+            target = self.destination(client.database)
+            enter_plugin(worker, client, client.database, target)
+            worker.logins.end(worker.tasks[client])
+            await self._ride(stream, hello, target)
+        finally:
+            del self.door.sessions[self.thread]
+
+    def destination(self, database: str) -> Target:
+        """Where a proven user wants to go and may.  Raises what the client is told."""
+        worker, client = self.worker, self.client
+        asked = Startup(0, {"user": client.user, "database": database})
+        try:
+            target = worker.route(database, "")
+        except ClientFault as fault:
+            raise Told(UNKNOWN_DB, "42000", f"Unknown database '{database}'", hint=fault.hint) from None
+        try:
+            permit(client, asked, target)
+        except ClientFault as fault:
+            raise self._denied(database, "", fault.detail) from None
+        if target.engine is not Engine.MYSQL:
+            raise Told(NOT_SUPPORTED, "0A000", f"plugin {target.plugin} lives in PostgreSQL, and this port speaks MySQL's protocol",
+                       hint=f"Connect a PostgreSQL client to {next(iter(worker.door.addresses), 'switchboard.listen')}")
+        return target
+
+    def _denied(self, database: str, why: str, hint: str | None) -> Told:
+        who = f"'{self.client.user}'@'{self.client.peer or 'localhost'}'"
+        return Told(DB_ACCESS_DENIED, "42000", f"Access denied for user {who} to database '{database}'{why}", hint=hint)
+
+    async def _ride(self, stream: Stream, hello: Hello, target: Target) -> None:
+        """Lease, welcome, relay, part."""
+        worker, client = self.worker, self.client
+        pool = worker.pool(target)
+        client.plugin, self.target = target.plugin, target
+        relay = Relay(stream.sock, pool, worker.tally(target, client.user), hello.answer.capabilities & RELAYED, hello.answer.charset,
+                      self._decide)
+        try:
+            await stream.while_connected(relay.lease())
+            client.relay, client.tally = relay, relay.tally
+            relay.tally.clients += 1
+            relay.tally.connections += 1
+            if worker.settings.log.connections and log.isEnabledFor(logging.INFO):
+                log.info("client let in", extra={"fields": worker.line(client)})
+            await stream.write(packets(ok(), hello.turns.next))
+            stream.unwatch()
+            self.relay = relay
+            reason, fault = await relay.run()
+            client.reason = reason
+            if relay.backlog or fault is not None:
+                await last_words(stream, bytes(relay.backlog or b"") + (relay.last_packet(fault) if fault is not None else b""))
+        finally:
+            relay.part()
+
+    # -- commands that are ours ---------------------------------------------------------------------------
+
+    def _decide(self, relay: Relay, command: Use | Kill) -> bytes | ProxyError | None:
+        try:
+            return self._use(command.database) if isinstance(command, Use) else self._kill(relay, command)
+        except ProxyError as fault:
+            return fault
+
+    def _use(self, database: str) -> bytes:
+        """A connection stays with its plugin: under whatever name, and the server's own schemas beside."""
+        assert self.target is not None
+        if database.lower() in SYSTEM:
+            name = database
+        else:
+            target = self.destination(database)
+            if target != self.target:
+                raise self._denied(database, f": this connection is plugin {self.target.plugin}'s",
+                                   f"Connect anew with database {target.plugin}")
+            name = target.database
+        return bytes((Command.INIT_DB,)) + name.encode()
+
+    def _kill(self, relay: Relay, kill: Kill) -> bytes | None:
+        victim = self.door.sessions.get(kill.thread) or self._by_server(relay, kill.thread)
+        if victim is None:
+            raise Told(NO_SUCH_THREAD, "HY000", f"Unknown thread id: {kill.thread}")
+        if victim.client.user != self.client.user:
+            raise Told(KILL_DENIED, "HY000", f"You are not owner of thread {kill.thread}")
+        upstream = victim.relay.upstream if victim.relay is not None else None
+        if upstream is None:
+            if kill.around is None or b"query" not in kill.around[0].lower():
+                self.worker.tasks[victim.client].cancel()
+            return None
+        if victim is self:
+            return kill.worded(upstream.pid)
+        if upstream.pool is relay.pool and relay.striking is None:
+            # It may strike what its rider asks next, but nobody after it (pool.cancel_done).
+            relay.striking = upstream
+            upstream.cancels += 1
+            return kill.worded(upstream.pid)
+        words = kill.around[0].decode("ascii", "replace") if kill.around is not None else "KILL"
+        keep(self.door.strike(upstream, words), name="KILL")
+        return None
+
+    def _by_server(self, relay: Relay, thread: int) -> Session | None:
+        """Who rides the connection that the server calls so; of this server alone, where numbers mean the same."""
+        return next((session for session in self.door.sessions.values() if session.relay is not None
+                     and session.relay.upstream is not None and session.relay.upstream.pid == thread
+                     and session.relay.pool.target.server == relay.pool.target.server), None)
+
+
