@@ -20,7 +20,10 @@ from typing import Any
 
 import pymysql
 import pytest
+from pymysql.connections import Connection as Connection
+from pymysql.err import Error as Error
 from pymysql.err import OperationalError as OperationalError
+from pymysql.err import ProgrammingError as ProgrammingError
 
 from proxy.embedded.owner import as_owner, reachable
 from tests import certificates
@@ -126,7 +129,8 @@ class MariaDB:
         until(lambda: self.process.poll() is not None or self._listens(), "MariaDB")
         assert self.process.poll() is None, self.log
         if not self.mysql and not (self.folder / "named").exists():
-            with pymysql.connect(unix_socket=str(self.socket), user="root", autocommit=True) as connection, connection.cursor() as cursor:
+            local = pymysql.connect(unix_socket=str(self.socket), user="root", autocommit=True)
+            with local as connection, connection.cursor() as cursor:
                 cursor.execute(f"CREATE OR REPLACE USER root@'127.0.0.1' IDENTIFIED BY '{ROOT_WORD}'")
                 cursor.execute("GRANT ALL ON *.* TO root@'127.0.0.1' WITH GRANT OPTION")
             (self.folder / "named").touch()

@@ -37,8 +37,10 @@ class MysqlUpstream(Upstream):
     pool: MysqlPool
 
     def worded(self, statement: str) -> bytes:
-        if statement != RESET:
+        if not statement:
             return _PING
+        if statement != RESET:
+            return packets(bytes((Command.QUERY,)) + statement.encode())
         return packets(bytes((Command.RESET_CONNECTION,))) + packets(bytes((Command.INIT_DB,)) + self.pool.target.database.encode())
 
     def replies(self, statements: Sequence[str]) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from proxy.config.target import Credential, Secret, Target
-from proxy.errors import ProxyError, UpstreamFault
+from proxy.errors import NotSupported, ProxyError, UpstreamFault
 from proxy.mysql.reach import MysqlReach, goodbye, parameters_of
 from proxy.mysql.rows import query
 from proxy.net.stream import Stream
@@ -32,6 +32,19 @@ class MysqlProvision(Provision):
     async def exists(self, target: Target) -> bool:
         name = literal(target.database)
         return bool(await self._ask(target, f"SELECT 1 FROM information_schema.schemata WHERE schema_name = {name}"))
+
+    async def create(self, target: Target) -> None:
+        """CREATE DATABASE asked for by a client, which looks itself whether it was there."""
+        if not self.settings.provisioning.enabled:
+            raise NotSupported("provisioning is switched off", hint="See switchboard.provisioning.enabled")
+        async with self._in_time(target):
+            await self._create_database(target)
+        self.outcomes[target.plugin, "created"] += 1
+        self.forget(target)
+
+    async def names(self, target: Target) -> list[str]:
+        """All databases that the provisioning credential sees on the target's server."""
+        return [str(row[0]) for row in await self._ask(target, "SELECT schema_name FROM information_schema.schemata")]
 
     async def may_create(self, target: Target) -> bool:
         """Has the provisioning credential the right to create this database?"""

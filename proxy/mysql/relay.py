@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -92,6 +92,25 @@ class Relay(Link):
             self.waiter = None
             if not future.done() or future.cancelled():
                 self._withdraw()
+
+    async def tell_server(self, statements: Sequence[str]) -> None:
+        """What the client has set before it had a server.  Raises the server's refusal."""
+        upstream = self.upstream
+        assert upstream is not None
+        future: asyncio.Future[bool] = self.loop.create_future()
+        upstream.rider = None
+        self.used = True
+
+        def told(well: bool) -> None:
+            if not future.done():
+                future.set_result(well)
+
+        upstream.run(statements, told, self.pool.dialling.connect_timeout)
+        if not await future:
+            self.upstream = None
+            self.pool.lost(upstream)
+            raise upstream.refusal or LostServer("Lost connection to MySQL server during query")
+        upstream.rider = self
 
     def granted(self, upstream: Upstream) -> None:
         """The pool's answer, good news."""

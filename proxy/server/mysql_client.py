@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import logging
 import socket
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from proxy.config.target import Engine, Target
 from proxy.errors import ClientFault, ProxyError, TooManyConnections
+from proxy.gateway.mysql_lobby import Enter, Lobby
 from proxy.mysql.relay import Relay
 from proxy.net.drive import drive
-from proxy.net.stream import Stream
+from proxy.net.stream import MAX_GATEWAY_MESSAGE, Stream
 from proxy.net.tasks import keep
 from proxy.server.admission import crowd, enter_as, enter_plugin, introduced, permit, shutting_down
 from proxy.server.client import Client, attend, last_words
 from proxy.server.mysql_admission import authenticate
+from proxy.server.mysql_places import LobbyPlaces
 from proxy.session.mysql_commands import Kill, Use
 from proxy.session.mysql_handshake import Hello, greet
-from proxy.wire.mysql import RELAYED, Command, ok, packets
+from proxy.wire.mysql import RELAYED, Can, Command, ok, packets
 from proxy.wire.mysql_errors import (
     DB_ACCESS_DENIED,
     KILL_DENIED,
-    NO_DB,
     NO_SUCH_THREAD,
     NOT_SUPPORTED,
     UNKNOWN_DB,
@@ -91,14 +93,51 @@ class Session:
             asked = Startup(0, {"user": client.user, "database": client.database})
             client.account = await authenticate(worker, self.door, stream, client, hello, asked)
             enter_as(worker, client, client.user)
+            settings: tuple[str, ...] = ()
             if not client.database:
-                raise Told(NO_DB, "3D000", "No database selected")
+                worker.logins.end(worker.tasks[client])
+                entered = await self._wait_in_lobby(stream, hello, offer.version)
+                if entered is None:
+                    client.reason = "client said goodbye"
+                    return
+                hello.turns.next, settings = 1, entered.settings
+                client.database = entered.database
             target = self.destination(client.database)
             enter_plugin(worker, client, client.database, target)
             worker.logins.end(worker.tasks[client])
-            await self._ride(stream, hello, target)
+            await self._ride(stream, hello, target, settings)
         finally:
             del self.door.sessions[self.thread]
+
+    async def _wait_in_lobby(self, stream: Stream, hello: Hello, version: str) -> Enter | None:
+        """Until the client has chosen a database that it may have; None: it has left."""
+        worker, client = self.worker, self.client
+        client.plugin = "(lobby)"
+        if worker.settings.log.connections:
+            log.info("client let in", extra={"fields": worker.line(client)})
+        await stream.write(packets(ok(), hello.turns.next))
+        stream.limit, stream.fault = MAX_GATEWAY_MESSAGE, ClientFault
+        lobby = Lobby(places=LobbyPlaces(self), version=version, thread=self.thread, user=f"{client.user}@{client.peer or 'localhost'}",
+                      old_eof=not hello.answer.capabilities & Can.DEPRECATE_EOF)
+        while True:
+            try:
+                sequence, payload = await stream.read_packet()
+            except EOFError:
+                return None
+            hello.turns.next = 1
+            if sequence:
+                raise ClientFault("Got packets out of order")
+            answer = await lobby.answer(payload)
+            if answer is None:
+                return None
+            if isinstance(answer, Enter):
+                try:
+                    self.destination(answer.database)
+                except ProxyError as fault:
+                    answer = packets(error_packet(fault), 1)
+                else:
+                    return answer
+            await stream.write(answer)
 
     def destination(self, database: str) -> Target:
         """Where a proven user wants to go and may.  Raises what the client is told."""
@@ -121,7 +160,7 @@ class Session:
         who = f"'{self.client.user}'@'{self.client.peer or 'localhost'}'"
         return Told(DB_ACCESS_DENIED, "42000", f"Access denied for user {who} to database '{database}'{why}", hint=hint)
 
-    async def _ride(self, stream: Stream, hello: Hello, target: Target) -> None:
+    async def _ride(self, stream: Stream, hello: Hello, target: Target, settings: Sequence[str]) -> None:
         """Lease, welcome, relay, part."""
         worker, client = self.worker, self.client
         pool = worker.pool(target)
@@ -130,6 +169,8 @@ class Session:
                       self._decide)
         try:
             await stream.while_connected(relay.lease())
+            if settings:
+                await stream.while_connected(relay.tell_server(settings))
             client.relay, client.tally = relay, relay.tally
             relay.tally.clients += 1
             relay.tally.connections += 1
@@ -149,7 +190,7 @@ class Session:
 
     def _decide(self, relay: Relay, command: Use | Kill) -> bytes | ProxyError | None:
         try:
-            return self._use(command.database) if isinstance(command, Use) else self._kill(relay, command)
+            return self._use(command.database) if isinstance(command, Use) else self.kill(command, relay)
         except ProxyError as fault:
             return fault
 
@@ -166,8 +207,9 @@ class Session:
             name = target.database
         return bytes((Command.INIT_DB,)) + name.encode()
 
-    def _kill(self, relay: Relay, kill: Kill) -> bytes | None:
-        victim = self.door.sessions.get(kill.thread) or self._by_server(relay, kill.thread)
+    def kill(self, kill: Kill, relay: Relay | None = None) -> bytes | None:
+        """What to ask our own server, or None: it is done, or on its way.  Raises ProxyError."""
+        victim = self.door.sessions.get(kill.thread) or (self._by_server(relay, kill.thread) if relay is not None else None)
         if victim is None:
             raise Told(NO_SUCH_THREAD, "HY000", f"Unknown thread id: {kill.thread}")
         if victim.client.user != self.client.user:
@@ -177,9 +219,9 @@ class Session:
             if kill.around is None or b"query" not in kill.around[0].lower():
                 self.worker.tasks[victim.client].cancel()
             return None
-        if victim is self:
+        if relay is not None and victim is self:
             return kill.worded(upstream.pid)
-        if upstream.pool is relay.pool and relay.striking is None:
+        if relay is not None and upstream.pool is relay.pool and relay.striking is None:
             # It may strike what its rider asks next, but nobody after it (pool.cancel_done).
             relay.striking = upstream
             upstream.cancels += 1

@@ -48,6 +48,13 @@ class Refused:
     why: str
 
 
+def words_of(text: bytes) -> bytes:
+    """Behind the comments and the space in front of a statement."""
+    begin = _COMMENTS.match(text)
+    assert begin is not None                   # it matches nothing too
+    return text[begin.end():]
+
+
 def understood(payload: bytes) -> Use | Kill | Refused | None:
     """None: nothing for us to think about."""
     command, rest = payload[0], payload[1:]
@@ -59,9 +66,7 @@ def understood(payload: bytes) -> Use | Kill | Refused | None:
         return Refused(REFUSED[Command(command)])
     if command != Command.QUERY:
         return None
-    begin = _COMMENTS.match(rest)
-    assert begin is not None                   # it matches nothing too
-    words = rest[begin.end():]
+    words = words_of(rest)
     found = _USE.fullmatch(words)
     if found is not None:
         name = found[1].replace(b"``", b"`") if found[1] is not None else found[2]

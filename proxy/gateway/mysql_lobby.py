@@ -1,0 +1,166 @@
+"""A MySQL client that has named no database yet: what it may ask before it says which plugin it means.
+
+That is how Backstage asks for its databases (`CREATE DATABASE IF NOT EXISTS`), and how people look around (`SHOW DATABASES`,
+`USE catalog`).  Nothing here touches a server but through provisioning.  Settings (`SET NAMES`, ...) are remembered, and
+told to the server when the client has chosen.  What is not understood needs a database, and is told so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from proxy.errors import ClientFault, NotSupported, ProxyError
+from proxy.mysql.rows import result
+from proxy.session.mysql_commands import Kill, Refused, Use, understood, words_of
+from proxy.wire.mysql import Command, Status, eof, error, ok, packets
+from proxy.wire.mysql_errors import NO_DB, NOT_SUPPORTED, Told, error_packet
+
+MAX_SETTINGS, MAX_SETTING = 50, 4096
+_NAME = r"(?:`((?:[^`]|``)+)`|([\w$]+))"
+_CREATE = re.compile(rf"create\s+(?:database|schema)\s+(if\s+not\s+exists\s+)?{_NAME}\s*(.*?)\s*;?\s*", re.IGNORECASE | re.DOTALL)
+_DROP = re.compile(r"(?:drop|alter)\s+(?:database|schema)\b", re.IGNORECASE)
+_SHOW = re.compile(r"show\s+(?:databases|schemas)(?:\s+like\s+'((?:[^'\\]|\\.|'')*)')?\s*;?\s*", re.IGNORECASE)
+_SELECT = re.compile(r"select\s+(.+?)(?:\s+limit\s+1)?\s*;?\s*", re.IGNORECASE | re.DOTALL)
+_ITEM = re.compile(r"\s*(@@[\w.]+|\w+\s*\(\s*\)|-?\d{1,18}|'[^'\\]*')(?:\s+(?:as\s+)?(?:`([^`]+)`|(\w+)))?\s*", re.IGNORECASE)
+_SETTING = re.compile(r"set\s+(?!global\b|persist|password\b|role\b|default\b|@@global\b|@@persist)", re.IGNORECASE)
+_NOTHING = re.compile(r"(?:begin|start\s+transaction|commit|rollback)\b[\w\s]*;?\s*", re.IGNORECASE)
+_WARNINGS = re.compile(r"show\s+warnings\b.*", re.IGNORECASE | re.DOTALL)
+
+
+class Places(Protocol):
+    """What this user may see, make and kill."""
+
+    async def databases(self) -> Sequence[str]:
+        """That are there, of this user's plugins."""
+
+    async def create(self, database: str) -> bool:
+        """Was it us?  Raises ProxyError."""
+
+    def kill(self, command: Kill) -> None:
+        """Raises ProxyError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Enter:
+    """The client has chosen.  `settings` are to be told to the server first."""
+
+    database: str
+    settings: tuple[str, ...]
+
+
+class Lobby:
+    """`version`, `thread` and `user` ('name@host') are what the client was told or told us; `old_eof`: without DEPRECATE_EOF."""
+
+    def __init__(self, *, places: Places, version: str, thread: int, user: str, old_eof: bool) -> None:
+        self.places, self.old_eof = places, old_eof
+        self.settings: list[str] = []
+        self._values = {"version()": version, "@@version": version, "@@version_comment": "Switchboard", "database()": None,
+                        "schema()": None, "user()": user, "current_user()": user, "session_user()": user, "system_user()": user,
+                        "connection_id()": str(thread), "@@max_allowed_packet": "16777216", "@@auto_increment_increment": "1",
+                        "@@wait_timeout": "28800", "@@lower_case_table_names": "0", "@@socket": None}
+
+    async def answer(self, payload: bytes) -> bytes | Enter | None:
+        """The packets for a command, numbered from 1; None: goodbye."""
+        command = payload[0] if payload else 0
+        try:
+            match command:
+                case Command.QUIT:
+                    return None
+                case Command.PING:
+                    return _done()
+                case Command.RESET_CONNECTION:
+                    self.settings.clear()
+                    return _done()
+                case Command.SET_OPTION:
+                    return packets(eof() if self.old_eof else b"\xfe\0\0" + int(Status.AUTOCOMMIT).to_bytes(2, "little") + b"\0\0", 1)
+                case Command.STATISTICS:
+                    return packets(b"Switchboard, without a database", 1)
+                case Command.STMT_CLOSE | Command.STMT_SEND_LONG_DATA:
+                    return b""
+            found = understood(payload)
+            if isinstance(found, Refused):
+                return packets(error(NOT_SUPPORTED, "0A000", found.why), 1)
+            if isinstance(found, Use):
+                return Enter(found.database, tuple(self.settings))
+            if isinstance(found, Kill):
+                self.places.kill(found)
+                return _done()
+            if command == Command.QUERY:
+                return await self._query(words_of(payload[1:]).decode("utf-8", "replace"))
+            raise _no_database()
+        except ProxyError as fault:
+            return packets(error_packet(fault), 1)
+
+    async def _query(self, text: str) -> bytes:
+        if (found := _CREATE.fullmatch(text)) is not None:
+            if found[4]:
+                raise NotSupported("options of CREATE DATABASE are not passed on", hint="Leave them out, or create it at the server")
+            name = found[2].replace("``", "`") if found[2] is not None else found[3]
+            if not await self.places.create(name) and not found[1]:
+                raise Told(1007, "HY000", f"Can't create database '{name}'; database exists")
+            return _done(affected=1)
+        if _DROP.match(text):
+            raise NotSupported("databases are not dropped or altered through the proxy", hint="Do it at the server")
+        if (found := _SHOW.fullmatch(text)) is not None:
+            like = _like(found[1]) if found[1] is not None else None
+            names = sorted(name for name in await self.places.databases() if like is None or like.fullmatch(name))
+            return self._rows(["Database"], [[name] for name in names])
+        if _SETTING.match(text):
+            if len(self.settings) >= MAX_SETTINGS or len(text) > MAX_SETTING:
+                raise ClientFault("too many settings before a database is selected")
+            self.settings.append(text)
+            return _done()
+        if _NOTHING.fullmatch(text):
+            return _done()
+        if _WARNINGS.fullmatch(text):
+            return self._rows(["Level", "Code", "Message"], [])
+        if (found := _SELECT.fullmatch(text)) is not None:
+            return self._selected(found[1])
+        raise _no_database()
+
+    def _selected(self, items: str) -> bytes:
+        names, values = [], []
+        for item in items.split(","):
+            found = _ITEM.fullmatch(item)
+            if found is None:
+                raise _no_database()
+            word = re.sub(r"\s", "", found[1])
+            key = word.lower().replace("@@session.", "@@").replace("@@global.", "@@")
+            if word[0] in "-'" or word[0].isdigit():
+                value: str | None = word.strip("'")
+            elif key in self._values:
+                value = self._values[key]
+            else:
+                raise _no_database()
+            names.append(found[2] or found[3] or word)
+            values.append(value)
+        return self._rows(names, [values])
+
+    def _rows(self, names: Sequence[str], rows: Sequence[Sequence[str | None]]) -> bytes:
+        return result(names, rows, old_eof=self.old_eof)
+
+
+def _done(affected: int = 0) -> bytes:
+    return packets(ok(affected=affected), 1)
+
+
+def _no_database() -> ProxyError:
+    return Told(NO_DB, "3D000", "No database selected", hint="USE a plugin's id, such as catalog, or its database")
+
+
+def _like(pattern: str) -> re.Pattern[str]:
+    """A LIKE pattern; without case, as names of databases are compared in SHOW."""
+    made, at = "", 0
+    while at < len(pattern):
+        one = pattern[at]
+        if one == "\\" and at + 1 < len(pattern):
+            at += 1
+            made += re.escape(pattern[at])
+        else:
+            made += {"%": ".*", "_": "."}.get(one, re.escape(one))
+        at += 1
+    return re.compile(made, re.IGNORECASE | re.DOTALL)
+
