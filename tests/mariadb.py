@@ -198,3 +198,16 @@ def through(server: MariaDB, folder: Path, database: dict[str, Any] | None = Non
     listen = {"listen": ["127.0.0.1:0"], **settings.pop("mysql", {})}
     with daemon(folder, database or server.base(), mysql=listen, **settings) as found:
         yield Through(found, server)
+
+
+def run_client(found: Through, text: str, *words: str, database: str = "catalog",
+               password: str = "s3cret") -> subprocess.CompletedProcess[str]:
+    """MariaDB's command-line client, batch mode, without names of columns."""
+    program = client()
+    if program is None:
+        pytest.skip("needs the mariadb client (Debian: mariadb-client)")
+    plugins = plugin_dir()
+    return subprocess.run(
+        [program, "--no-defaults", "-h127.0.0.1", f"-P{found.daemon.mysql_port}", "-ubackstage", "-BN",
+         *([f"--plugin-dir={plugins}"] if plugins else []), *words, *([database] if database else [])],
+        input=text, capture_output=True, text=True, check=False, timeout=60, env=environment() | {"MYSQL_PWD": password})
