@@ -12,9 +12,12 @@ from proxy.commands import targets
 from proxy.commands.table import table
 from proxy.config.configuration import Configuration, read
 from proxy.config.generate import reference, schema
-from proxy.config.target import Target
+from proxy.config.target import Engine, Target
 from proxy.config.yaml12 import Node
 from proxy.errors import ProxyError
+from proxy.mysql.check import check as check_mysql
+from proxy.mysql.provision import MysqlProvision
+from proxy.mysql.reach import MysqlReach
 from proxy.pool.check import Finding, check
 from proxy.pool.provision import Provision
 
@@ -98,7 +101,9 @@ def check_all(arguments: argparse.Namespace) -> int:
 
 
 async def _check(configuration: Configuration, plugins: list[str]) -> list[Finding]:
-    return list(await asyncio.gather(*(check(configuration.target(plugin), configuration.settings) for plugin in plugins)))
+    found = [configuration.target(plugin) for plugin in plugins]
+    return list(await asyncio.gather(*((check_mysql if target.engine is Engine.MYSQL else check)(target, configuration.settings)
+                                       for target in found)))
 
 
 def provision(arguments: argparse.Namespace) -> int:
@@ -116,6 +121,7 @@ def provision(arguments: argparse.Namespace) -> int:
 async def _provision(configuration: Configuration, plugins: list[str]) -> list[dict[str, str | None]]:
     """One row per plugin: what was done, or why not."""
     work = Provision(configuration.settings)
+    of_mysql = MysqlProvision(work, MysqlReach())
     rows: list[dict[str, str | None]] = []
     for at, plugin in enumerate(plugins, 1):
         if sys.stderr.isatty():
@@ -123,7 +129,7 @@ async def _provision(configuration: Configuration, plugins: list[str]) -> list[d
         target = configuration.target(plugin)
         row: dict[str, str | None] = {"pluginId": plugin, "target": str(target), "sqlstate": None, "problem": None, "remedy": None}
         try:
-            await work.ensure(target)
+            await (of_mysql if target.engine is Engine.MYSQL else work).ensure(target)
             row["result"] = next((outcome for (of, outcome), count in work.outcomes.items() if of == plugin and count), "left alone")
         except ProxyError as fault:
             row |= {"result": "failed", "sqlstate": fault.sqlstate, "problem": fault.message, "remedy": fault.hint}

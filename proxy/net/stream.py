@@ -34,6 +34,7 @@ class Stream:
         self._awaited: Callable[[], object] | None = None      # what the next event is for
         self._held = b""
         self._watched = False
+        self.heard = False                    # has the peer said anything?
 
     @property
     def encrypted(self) -> bool:
@@ -87,7 +88,9 @@ class Stream:
     async def recv(self, size: int) -> bytes:
         while True:
             try:
-                return self.sock.recv(size)
+                data = self.sock.recv(size)
+                self.heard = True
+                return data
             except (BlockingIOError, ssl.SSLWantReadError):
                 await self.readable()
             except ssl.SSLWantWriteError:

@@ -101,7 +101,12 @@ async def _greet(worker: Worker, stream: Stream, client: Client) -> Startup | Ca
     full = crowd(worker, client)
     offered = worker.tls is not None and stream.sock.family != socket.AF_UNIX
     required = worker.settings.tls.mode == "require" and stream.sock.family != socket.AF_UNIX
-    hello = await drive(greet(tls_offered=offered, tls_required=required), stream, context=worker.tls, server_side=True)
+    dialogue = greet(tls_offered=offered, tls_required=required)
+    if worker.mysql.address is None:
+        hello = await drive(dialogue, stream, context=worker.tls, server_side=True)
+    else:
+        with worker.mysql.awaited_elsewhere(stream):
+            hello = await drive(dialogue, stream, context=worker.tls, server_side=True)
     if isinstance(hello, CancelRequest):
         return hello
     client.tls = stream.encrypted

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from proxy.config.target import Engine, Target
-from proxy.errors import ClientFault, ProxyError, TooManyConnections
+from proxy.errors import ClientFault, NoStartup, NotSupported, ProxyError, TooManyConnections
 from proxy.gateway.mysql_lobby import Enter, Lobby
 from proxy.mysql.relay import Relay
 from proxy.net.drive import drive
@@ -22,8 +22,10 @@ from proxy.server.admission import crowd, enter_as, enter_plugin, introduced, pe
 from proxy.server.client import Client, attend, last_words
 from proxy.server.mysql_admission import authenticate
 from proxy.server.mysql_places import LobbyPlaces
+from proxy.session.handshake import greet as greet_postgres
 from proxy.session.mysql_commands import Kill, Use
 from proxy.session.mysql_handshake import Hello, greet
+from proxy.wire import messages
 from proxy.wire.mysql import RELAYED, Can, Command, ok, packets
 from proxy.wire.mysql_errors import (
     DB_ACCESS_DENIED,
@@ -62,11 +64,13 @@ class Session:
         self.worker, self.door, self.client = worker, door, client
         self.thread = 0
         self.hello: Hello | None = None
-        self.greeted = False
+        self.greeted = self.postgres = False
         self.target: Target | None = None
         self.relay: Relay | None = None
 
     def refusal(self, fault: ProxyError) -> bytes:
+        if self.postgres:
+            return b"" if isinstance(fault, NoStartup) else messages.error_response(fault)
         if self.relay is not None:
             return self.relay.last_packet(fault)
         if self.hello is None:
@@ -75,6 +79,9 @@ class Session:
 
     async def live(self, worker: Worker, stream: Stream, client: Client) -> None:
         await introduced(worker, stream, client)
+        if stream.buffered():
+            await self._wrong_door(stream)
+            return
         full = crowd(worker, client)
         remote = stream.sock.family != socket.AF_UNIX
         offer = await self.door.offer(tls=worker.tls is not None and remote,
@@ -108,6 +115,18 @@ class Session:
             await self._ride(stream, hello, target, settings)
         finally:
             del self.door.sessions[self.thread]
+
+    async def _wrong_door(self, stream: Stream) -> None:
+        """MySQL's clients never speak first: most likely this one speaks PostgreSQL's protocol, and is told in that where to knock."""
+        worker = self.worker
+        self.postgres = True
+        hello = await drive(greet_postgres(tls_offered=worker.tls is not None and stream.sock.family != socket.AF_UNIX), stream,
+                            context=worker.tls, server_side=True)
+        if isinstance(hello, Startup):
+            self.client.user, self.client.database, self.client.tls = hello.user, hello.database, stream.encrypted
+            raise NotSupported("this port speaks MySQL's protocol",
+                               hint=f"Connect a PostgreSQL client to {next(iter(worker.door.addresses), 'switchboard.listen')}.")
+        self.client.reason = "a PostgreSQL client at MySQL's door"
 
     async def _wait_in_lobby(self, stream: Stream, hello: Hello, version: str) -> Enter | None:
         """Until the client has chosen a database that it may have; None: it has left."""

@@ -8,14 +8,17 @@ above those that servers give out, and KILL knows both (server/mysql_client).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
+import socket
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from proxy.auth.mysql import Remembered
 from proxy.auth.mysql_rsa import Key
 from proxy.config.target import Credential, Engine, Secret, Target
-from proxy.errors import OperatorFault, ProxyError
+from proxy.errors import NotSupported, OperatorFault, ProxyError
 from proxy.mysql.pool import MysqlPool
 from proxy.mysql.provision import MysqlProvision
 from proxy.mysql.reach import MysqlReach, goodbye, parameters_of
@@ -27,6 +30,7 @@ from proxy.server.mysql_client import Session, refusal_early, serve
 from proxy.session.mysql_handshake import Offer
 from proxy.session.mysql_login import Wish
 from proxy.wire.mysql import RELAYED, Command, packets
+from proxy.wire.mysql_errors import error_packet
 
 if TYPE_CHECKING:
     from proxy.config.settings import Pool as PoolSettings
@@ -37,6 +41,7 @@ log = logging.getLogger(__name__)
 UNKNOWN_VERSION = "8.0.0-switchboard"
 FIRST_ID, LAST_ID = 1 << 30, (1 << 31) - 1          # positive whichever way a driver reads four bytes
 PATIENCE = 1.0               # seconds that a client waits for the version of the first server
+SILENCE = 5.0                # seconds: drivers of MySQL wait for ten
 AGAIN = 5.0                  # seconds before a server that did not tell is asked again
 
 
@@ -94,6 +99,23 @@ class MysqlDoor:
     def address(self) -> str | None:
         """Where MySQL clients knock."""
         return next(iter(self.listener.addresses), None)
+
+    @contextlib.contextmanager
+    def awaited_elsewhere(self, stream: Stream) -> Iterator[None]:
+        """Around the first packet of a PostgreSQL client.  One of MySQL's waits for a greeting there, and both would wait for ever:
+        before its patience ends it is told in its own words where to knock."""
+        def tell() -> None:
+            if not stream.heard and not stream.buffered():
+                fault = NotSupported("This port speaks PostgreSQL's protocol", hint=f"Connect a MySQL client to {self.address}")
+                with contextlib.suppress(OSError):
+                    stream.sock.send(packets(error_packet(fault, early=True)))
+                    stream.sock.shutdown(socket.SHUT_WR)
+
+        timer = self.worker.loop.call_later(SILENCE, tell)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     # -- greeting -----------------------------------------------------------------------------------------
 

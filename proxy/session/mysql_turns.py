@@ -18,7 +18,7 @@ class Turns:
         """The peer's next packet.  Raises `fault` for one out of turn."""
         sequence, payload = yield Ask.PACKET
         if sequence != self.next & 0xFF:
-            raise self.fault("Got packets out of order")
+            raise self.fault("Got packets out of order", hint="Does the peer speak MySQL's protocol?")
         self.next += 1
         return bytes(payload)
 
