@@ -109,7 +109,8 @@ class Link:
                     self.cut = at
                     return THINK
                 command = data[at + 4]
-                if THOUGHTFUL[command] or (command == 3 and length <= BRIEF and length > 1 and _TELLING[data[at + 5]]):
+                if THOUGHTFUL[command] or (command == 3 and 1 < length <= BRIEF and _TELLING[data[at + 5]]
+                                           and not (n - at > 6 and data[at + 5] in b"uU" and data[at + 6] not in b"sS")):
                     self.cut = at
                     return THINK
                 self._continues = length == _WHOLE
@@ -139,10 +140,16 @@ class Link:
 
     def from_upstream(self, data: bytearray, n: int) -> int:  # hot
         """Walk `data[:n]`.  Returns ENDED when nothing is owed any more.  Raises UpstreamFault."""
-        at, ended = self._up_left, 0
+        try:
+            return self._walk(data, n)
+        except IndexError:
+            raise UpstreamFault("the server sent a packet that is too short") from None
+
+    def _walk(self, data: bytearray, n: int) -> int:  # hot
+        at = self._up_left
         if at >= n:
             self._up_left = at - n
-            return 0
+            return 0 if at > n or self.owed or self._up_continues else ENDED
         self._up_left = 0
         if self._up_part:
             # The beginning of a packet came before: look at it with what has come now.
@@ -155,7 +162,7 @@ class Link:
                 return 0
             self._up_part = b""
             word, = _word(joined, 0)
-            ended = self._packet(joined, 0, word)
+            self._packet(joined, 0, word)
             at = 4 + (word & _WHOLE) - had
         while n - at >= 4:
             word, = _word(data, at)
@@ -166,82 +173,84 @@ class Link:
                 continue
             if n - at < 4 + (length if length < HEAD else HEAD):
                 break
-            ended = self._packet(data, at, word)
+            self._packet(data, at, word)
             at += 4 + length
+        if at == n:
+            return 0 if self.owed or self._up_continues else ENDED
         if at < n:
             self._up_part = bytes(data[at:n])
         else:
             self._up_left = at - n
-        return ended
+        return 0
 
-    def _packet(self, data: bytes | bytearray, at: int, word: int) -> int:  # hot
+    def _packet(self, data: bytes | bytearray, at: int, word: int) -> None:  # hot
         """One packet whose beginning is at hand."""
         length, self.up_sequence = word & _WHOLE, word >> 24
         continued, self._up_continues = self._up_continues, length == _WHOLE
         if continued:
-            return 0
+            return
+        at += 4
+        first = data[at] if length else -1
         if not self.owed:
-            if length and data[at + 4] == 0xFF:
-                self.noted(data, at + 4, length)
-                return 0                      # the server's last words: its timeout, a shutdown, a KILL
-            raise UpstreamFault("the server sent a packet that nobody asked for")
-        first = data[at + 4] if length else -1
-        phase = self._phase
-        if first == 0xFF and length < _WHOLE:
-            self.noted(data, at + 4, length)
-            return self._end(None)
-        if phase == IN_ROWS:
-            if first == 0xFE and length < _WHOLE and (length < 9 or not self.eof):
-                return self._finish(data, at + 4, length)
-            return 0
-        if phase == FIRST:
-            return self._first(data, at + 4, length, first)
-        if phase == DEFINITIONS:
+            if first != 0xFF:
+                raise UpstreamFault("the server sent a packet that nobody asked for")
+            self.noted(data, at, length)      # its last words: a timeout of its own, a shutdown, a KILL
+        elif first == 0xFF and length < _WHOLE:
+            self.noted(data, at, length)
+            self._end(None)
+        elif self._phase == IN_ROWS:
+            if first == 0xFE and length < (9 if self.eof else _WHOLE):
+                self._finish(data, at, length)
+        elif self._phase == FIRST:
+            self._first(data, at, length, first)
+        elif self._column_count:
+            self._column_count -= 1
             if self._column_count:
-                self._column_count -= 1
-                if not (self._column_count or self.eof):
-                    self._phase = IN_ROWS
-                return 0
-            if first == 0xFE and data[at + 7] & _CURSOR:
-                return self._finish(data, at + 4, length)      # rows are for COM_STMT_FETCH to ask for
-            self._phase = IN_ROWS
-            return 0
-        # COUNTED: what a prepared statement is made of
-        self._column_count -= 1
-        return 0 if self._column_count else self._end(None)
+                return
+            if self._phase == COUNTED:
+                self._end(None)
+            elif not self.eof:
+                self._phase = IN_ROWS
+        elif first == 0xFE and length >= 5 and data[at + 3] & _CURSOR:
+            self._finish(data, at, length)    # rows are for COM_STMT_FETCH to ask for
+        else:
+            self._phase = IN_ROWS             # the EOF behind definitions
 
-    def _first(self, data: bytes | bytearray, at: int, length: int, first: int) -> int:  # hot
+    def _first(self, data: bytes | bytearray, at: int, length: int, first: int) -> None:  # hot
         """The first packet of an answer, or of one more result."""
         kind = self.kinds[0]
         if kind == RESULTS:
             if first == 0 or first == 0xFE:
-                return self._finish(data, at, length)
-            if first == 0xFB:
+                self._finish(data, at, length)
+            elif first == 0xFB:
                 self.copying = True
-                return 0
-            self._column_count = first if first < 0xFB else int.from_bytes(data[at + 1:at + (3 if first == 0xFC else 4)], "little")
-            self._phase = DEFINITIONS
-            return 0
-        if kind == PREPARED and first == 0 and length >= 12:
-            columns, parameters = data[at + 5] | data[at + 6] << 8, data[at + 7] | data[at + 8] << 8
-            self._column_count = columns + parameters + (self.eof * ((columns > 0) + (parameters > 0)))
+            elif first < 0:
+                raise UpstreamFault("the server sent an empty packet")
+            else:
+                self._column_count = first if first < 0xFB else int.from_bytes(data[at + 1:at + (3 if first == 0xFC else 4)], "little")
+                self._phase = DEFINITIONS
+        elif kind == ROWS:
+            if first == 0xFE and length < (9 if self.eof else _WHOLE):
+                self._finish(data, at, length)
+            else:
+                self._phase = IN_ROWS
+        else:
+            self._column_count = 0
+            if kind == PREPARED and length >= 12:
+                columns, parameters = data[at + 5] | data[at + 6] << 8, data[at + 7] | data[at + 8] << 8
+                self._column_count = columns + parameters + self.eof * ((columns > 0) + (parameters > 0))
             if self._column_count:
                 self._phase = COUNTED
-                return 0
-            return self._end(None)
-        if kind == ROWS:
-            self._phase = IN_ROWS
-            if first == 0xFE and length < _WHOLE and (length < 9 or not self.eof):
-                return self._finish(data, at, length)
-            return 0
-        return self._end(None)                # a text (COM_STATISTICS)
+            else:
+                self._end(None)               # a text (COM_STATISTICS), or a statement without rows and parameters
 
-    def _finish(self, data: bytes | bytearray, at: int, length: int) -> int:  # hot
+    def _finish(self, data: bytes | bytearray, at: int, length: int) -> None:  # hot
         """An OK or EOF packet: what it says of the session, and whether more results follow."""
-        if length == 5 and data[at] == 0xFE:
+        if length < 7:
+            if length < 5:
+                self._end(None)               # an EOF of old
+                return
             status = data[at + 3] | data[at + 4] << 8
-        elif length < 5:
-            return self._end(None)            # an EOF of old
         else:
             at += 1
             for _ in range(2):
@@ -251,10 +260,10 @@ class Link:
         if status & _MORE:
             self._phase = FIRST
             self.status = T if status & _IN_TRANSACTION else I
-            return 0
-        return self._end(status)
+        else:
+            self._end(status)
 
-    def _end(self, status: int | None) -> int:  # hot
+    def _end(self, status: int | None) -> None:  # hot
         """An answer is whole."""
         self._phase = FIRST
         self.copying = False
@@ -271,7 +280,6 @@ class Link:
         self.since = now
         self.kinds.popleft()
         self.owed -= 1
-        return 0 if self.owed else ENDED
 
     def noted(self, data: bytes | bytearray, at: int, length: int) -> None:
         """An ERR packet."""
