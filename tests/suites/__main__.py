@@ -17,7 +17,11 @@ from tests.suites.compare import PASSED, Comparison, reasons_of
 from tests.suites.places import place
 from tests.suites.sources import Unavailable, scratch
 
-POOL = {"session": 20, "transaction": 20, "auto": 4}
+MODES = ("session", "transaction", "auto")
+
+
+def upstreams(suite: Suite, mode: str) -> int:
+    return suite.sessions if mode == "session" else 4 if mode == "auto" else 20
 
 
 def compare(name: str, suite: Suite, mode: str, pool: int, chosen: Sequence[str]) -> Comparison:
@@ -39,15 +43,15 @@ def main() -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suite", choices=[*SUITES, "all"])
     parser.add_argument("tests", nargs="*", help="only these, as the suite's own runner names them")
-    parser.add_argument("--mode", choices=POOL, default="session")
-    parser.add_argument("--pool", type=int, help="upstream connections (20; mode auto: 4)")
+    parser.add_argument("--mode", choices=MODES, default="session")
+    parser.add_argument("--pool", type=int, help="upstream connections (mode auto: 4)")
     parser.add_argument("--json", action="store_true")
     wanted = parser.parse_intermixed_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))      # servers and folders go also when somebody ends us
     code = 0
     for name in SUITES if wanted.suite == "all" else [wanted.suite]:
         try:
-            found = compare(name, SUITES[name], wanted.mode, wanted.pool or POOL[wanted.mode], wanted.tests)
+            found = compare(name, SUITES[name], wanted.mode, wanted.pool or upstreams(SUITES[name], wanted.mode), wanted.tests)
         except (Unavailable, Broken) as fault:
             print(f"{name}: {fault}", file=sys.stderr)
             code = code or 2

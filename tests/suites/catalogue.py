@@ -23,6 +23,7 @@ class Suite:
     about: str
     prepare: Callable[[], Run]         # raises Unavailable; what it returns runs the tests that are chosen, none: all
     needs: Needs = PLAIN
+    sessions: int = 20                 # connections at once: upstream ones in mode `session`
 
 
 ASYNCPG = Sdist("asyncpg", "0.30.0", "c551e9928ab6707602f44811817f82ba3c446e018bfe1d3abecc8ba5f3eac851")
@@ -102,7 +103,8 @@ SUITES: dict[str, Suite] = {
     "psycopg": Suite("psycopg 3.3.4", psycopg, Needs(settings={"max_prepared_transactions": "10"}, sql=("create extension hstore",))),
     "node-postgres": Suite(f"node-postgres {node.VERSION}", node_postgres),
     "pgjdbc": Suite(f"pgjdbc {jdbc.VERSION}", pgjdbc, Needs(
-        settings={"max_prepared_transactions": "64", "wal_level": "logical"}, sql=("create extension hstore",))),
+        settings={"max_prepared_transactions": "64", "wal_level": "logical"}, sql=("create extension hstore",)),
+        sessions=100),                 # it forgets to close some
     "pg_regress": Suite(f"PostgreSQL {regress.SOURCE.version.split('-')[0]}'s regression tests", pg_regress, Needs(
         "regression", sql=regress.LIKE_REGRESSION, binaries=regress.binaries)),
     "sqlalchemy": Suite(f"SQLAlchemy {SQLALCHEMY.version}: dialect and engine, over psycopg and asyncpg", sqlalchemy, Needs(

@@ -35,6 +35,7 @@ import java.lang.annotation.*;
 @Target({ElementType.TYPE_USE, ElementType.TYPE_PARAMETER})
 public @interface Nullable {}
 """
+_OF_NO_INTEREST = ("\tat java.base/", "\tat org.junit.")
 ONE_TEST = "1 m"
 WHOLE = 3600               # seconds
 
@@ -94,5 +95,6 @@ def _result(case: ElementTree.Element, secret: str) -> Result:
     for kind in ("failure", "error"):
         fault = case.find(kind)
         if fault is not None:
-            return Result(FAILED, ((fault.text or "") or fault.get("message", "")).replace(secret, "***")[:3000])
+            lines = (fault.text or fault.get("message") or kind).replace(secret, "***").splitlines()
+            return Result(FAILED, "\n".join([line for line in lines if not line.startswith(_OF_NO_INTEREST)][:12]))
     return Result(PASSED if case.find("skipped") is None else SKIPPED)
