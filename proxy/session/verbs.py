@@ -25,6 +25,7 @@ from proxy.session.consequences import (
     Unpin,
     What,
 )
+from proxy.session.extensions import brought
 from proxy.session.functions import HARMLESS
 from proxy.session.tokens import Kind
 
@@ -86,7 +87,8 @@ def _create(tokens: Tokens, text: str) -> Iterable[Effect]:
             found.append(Unpin(Reason.TEMPORARY, "on commit drop"))
     what = next((token.value for token in rest if token.value not in ("local", "global", "unlogged", "materialized", *_TEMP)), "")
     if what == "extension":
-        found.append(Doubt(Reason.CODE, "create extension"))
+        if not brought(tokens):
+            found.append(Doubt(Reason.CODE, "create extension"))
     elif what in ("table", "index", "unique", "schema") or words(rest, "materialized"):
         found += calls(tokens, text)
     else:
@@ -103,7 +105,7 @@ def _alter(tokens: Tokens, text: str) -> Iterable[Effect]:
     if len(tokens) > 1 and tokens[1].value in ("table", "domain", "materialized", "foreign", "index", "view", "sequence"):
         return calls(tokens, text)
     if words(tokens, "alter", "extension"):
-        return (Doubt(Reason.CODE, "alter extension"),)
+        return () if brought(tokens) else (Doubt(Reason.CODE, "alter extension"),)
     return ()
 
 
