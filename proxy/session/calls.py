@@ -79,6 +79,9 @@ def _harmless(tokens: Tokens, at: int, schema: str | None, before: object, names
         return True
     if previous is not None and previous.value in NOT_CALLED_BEHIND.get(token.value, ()):
         return True
+    if token.value in ("range", "list", "hash") and words(tokens[at - 2:], "partition", "by"):
+        # How a new table is divided; behind AS it may be a window's.
+        return words(tokens, "create") and not any(each.kind == Kind.WORD and each.value == "as" for each in tokens[:at])
     return token.value == "operator" and words(tokens[at + 2:], "pg_catalog")
 
 

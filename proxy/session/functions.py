@@ -26,7 +26,7 @@ NOT_CALLED_BEHIND = {
     "over": {")"}, "filter": {")"}, "key": {"primary", "foreign", "no"}, "by": {"group", "order", "partition", "distinct"},
     "set": {"update"}, "insert": {"then"}, "update": {"then"}, "sets": {"grouping"}, "rollup": {"by", ","}, "join": {
         "inner", "left", "right", "full", "outer", "cross"}, "materialized": {"as", "not"}, "varying": {"character", "char", "bit"},
-    "like": {"not"}, "ilike": {"not"}, "conflict": {"on"}, "include": {")"},
+    "like": {"not"}, "ilike": {"not"}, "conflict": {"on"}, "include": {")"}, "first": {"fetch"}, "next": {"fetch"},
 }
 
 _PIDS = frozenset((
