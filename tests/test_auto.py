@@ -162,6 +162,8 @@ def test_what_would_be_lost_keeps_the_connection(narrow: Daemon) -> None:
         first.execute(frees)
         assert idle(narrow), keeps
         assert second.execute("select 1").fetchone() == (1,)
+    assert narrow.log.count('reason="advisory lock"') == 1       # in the first minute; the metric counts the rest
+    narrow.logged('a client keeps its connection.* plugin=catalog user=backstage reason="temporary object" why="create temporary"')
     first.close()
     second.close()
 

@@ -104,14 +104,14 @@ def test_config_shows_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     told = switchboard("config", "--config", path)
     assert [re.split(" {2,}", line) for line in told.stdout.replace(f"{path}:", "").splitlines()[:6]] == [
         ["PLUGIN", "DATABASE", "SCHEMA", "HOST", "USER", "MODE", "FROM"],
-        ["auth", "fox", "db.example:5433", "fort", "session", "4:24 from ${DBHOST}"],
+        ["auth", "fox", "db.example:5433", "fort", "auto", "4:24 from ${DBHOST}"],
         ["catalog", "p_catalog", "db.example:5432", "bs", "transaction", "4:24 from ${DBHOST}"],
-        ["memory", "backstage_plugin_memory", "(memory)", "session", "9:52"],
-        ["cluster", "db", "a:5432,b:5432", "u", "session", "10:29"],
-        ["*", "p_*", "db.example:5432", "bs", "session", "4:24 from ${DBHOST}"]]
+        ["memory", "backstage_plugin_memory", "(memory)", "auto", "9:52"],
+        ["cluster", "db", "a:5432,b:5432", "u", "auto", "10:29"],
+        ["*", "p_*", "db.example:5432", "bs", "auto", "4:24 from ${DBHOST}"]]
     rows = json.loads(switchboard("config", "--json", "--config", path).stdout)["targets"]
     assert rows[0] == {"pluginId": "auth", "client": "postgres", "database": "fox", "schema": None, "host": "db.example:5433",
-                       "user": "fort", "mode": "session", "from": {"server": f"{path}:4:24 from ${{DBHOST}}", "user": f"{path}:7:48",
+                       "user": "fort", "mode": "auto", "from": {"server": f"{path}:4:24 from ${{DBHOST}}", "user": f"{path}:7:48",
                                                                    "database": f"{path}:7:37"}}
     assert rows[1]["from"]["database"] == f"{path}:5:13"
     assert "hidden" not in told.stdout + json.dumps(rows)

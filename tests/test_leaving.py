@@ -22,7 +22,7 @@ HELLO = pack({"user": "backstage", "database": "catalog"})
 def test_who_leaves_while_it_waits_is_noticed(base: dict[str, Any], tmp_path: Path, encrypted: bool, early: bytes) -> None:
     _, pem = certificates.make(tmp_path)
     with daemon(tmp_path, base, tls={"certificate": str(pem)}, auth={"method": "trust"}, users={"backstage": {}},
-                pool={"size": 1, "query_wait_timeout": 0}) as running, running.connect("catalog"):
+                pool={"mode": "session", "size": 1, "query_wait_timeout": 0}) as running, running.connect("catalog"):
         sock = socket.create_connection(("127.0.0.1", running.port), timeout=30)
         if encrypted:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

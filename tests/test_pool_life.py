@@ -372,7 +372,7 @@ def test_who_waits_for_a_dial_keeps_nobody_back(base: dict[str, Any], tmp_path: 
     away to make room for the one that was asked for earlier and hangs."""
     with tapped(base["connection"]["port"]) as tap, ThreadPoolExecutor(1) as threads:
         through = {**base, "connection": {**base["connection"], "port": tap.port}}
-        with daemon(tmp_path, through, pool={"size": 2}) as running:
+        with daemon(tmp_path, through, pool={"mode": "session", "size": 2}) as running:
             with running.connect("catalog") as first:                  # provisioned; the server has been there
                 before = len(tap.pairs)
                 tap.freeze_new.set()
@@ -390,7 +390,7 @@ def test_a_server_that_does_not_answer_a_reset_is_given_up(base: dict[str, Any],
     """Else it would take up its place in the pool for ever."""
     with tapped(base["connection"]["port"]) as tap:
         through = {**base, "connection": {**base["connection"], "port": tap.port}}
-        with daemon(tmp_path, through, pool={"size": 1}, upstream={"connect_timeout": "1s"}) as running:
+        with daemon(tmp_path, through, pool={"mode": "session", "size": 1}, upstream={"connect_timeout": "1s"}) as running:
             with running.connect("catalog") as connection:
                 connection.execute("select 1")
                 tap.open.clear()

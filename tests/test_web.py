@@ -53,7 +53,7 @@ def test_clients_cannot_make_labels_without_end() -> None:
         open = waiting = coming = 0
 
         def __init__(self, number: int) -> None:
-            self.used_at = number
+            self.used_at, self.others = number, {}
             self.target = type("T", (), {"plugin": f"p{number}"})()
 
     fake: Any = Fake()

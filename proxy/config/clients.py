@@ -11,6 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr, field_validator, model_validator
 
 from proxy.config.declare import Seconds, Section, Texts, setting
+from proxy.config.mode import Mode
 from proxy.config.rule import MapLine, Rule
 
 
@@ -30,6 +31,9 @@ class User(Section):
     plugins: Texts = setting(["*"], "Plugin ids that this user may reach; `*` is all.")
     max_clients: int | None = setting(
         None, "Clients of this user at most; 0: any number; unset: `max_clients_per_user`.", unit="connections", ge=0)
+    mode: Mode | None = setting(
+        None, "Pool mode of this user's clients, who then share connections of their own, as many again as the plugin's at most; "
+              "unset: as the plugin's pool says.")
     maintenance: bool = setting(True, "May use the maintenance database `postgres` for its own plugins.")
     replication: bool = setting(False, "May start replication connections, physical ones included: those read whole servers.")
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import enum
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -15,15 +14,10 @@ from pydantic import BeforeValidator, SecretStr, ValidationInfo, WithJsonSchema,
 from proxy.config.address import split_address
 from proxy.config.clients import Auth, ClientTls, ProxyProtocol, User
 from proxy.config.declare import Seconds, Section, Texts, every_field_optional, setting
+from proxy.config.mode import Mode
 
 LATER = {"contradictions": "later"}      # the context of a validation after which `contradictions` is asked
 Octal = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]      # 0777 is a number in YAML
-
-
-class Mode(enum.StrEnum):
-    SESSION = "session"
-    TRANSACTION = "transaction"
-    AUTO = "auto"
 
 
 class Pool(Section):
@@ -31,7 +25,8 @@ class Pool(Section):
 
     mode: Mode = setting(
         Mode.AUTO, "When a lease goes back: at the end of a transaction, whenever nothing of the client's would be lost (`auto`), when "
-        "the client leaves (`session`), or at the end of each transaction (`transaction`: what outlives one is the client's care).")
+        "the client leaves (`session`), at the end of each transaction (`transaction`: what outlives one is the client's care), or of "
+        "each statement (`statement`: BEGIN is refused). A user's own `mode` comes first.")
     size: int = setting(20, "Upstream connections per plugin at most.", unit="connections", ge=1)
     min_size: int = setting(0, "Upstream connections kept open per plugin that has been used.", unit="connections", ge=0)
     guaranteed: int = setting(

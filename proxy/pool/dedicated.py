@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from proxy.config.settings import Mode
+from proxy.config.mode import Mode
 from proxy.pool.pool import Pool
 from proxy.pool.upstream import Upstream
 

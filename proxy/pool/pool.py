@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from proxy.config.mode import Mode
 from proxy.config.settings import Pool as PoolSettings
 from proxy.config.settings import Upstream as UpstreamSettings
 from proxy.config.target import Server, Target
@@ -77,7 +78,9 @@ class Pool(Dialling):
         self.resting = set()
         self.queue = deque()
         self.successor: Pool | None = None            # of a retired pool: where its clients go for their next lease
+        self.others: dict[Mode, Pool] = {}            # of users with a mode of their own
         self.listener: Listener | None = None         # for clients of mode `auto` at rest
+        self.pins_told: dict[str, float] = {}         # reasons to keep a connection, when the log last spoke of them
         self.routines = Routines(self.clock)
         self.counters = Counters()
         self.outage = Outage()

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from proxy.config.settings import Mode
+from proxy.config.mode import Mode
 from proxy.config.target import Session, Target
 from proxy.errors import UpstreamFault, UpstreamRefused
 from proxy.hot import hot

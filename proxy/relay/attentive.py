@@ -8,6 +8,7 @@ lease goes back, or stays for a reason.
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Callable, Mapping
 from time import perf_counter
@@ -30,6 +31,8 @@ from proxy.session.neutral import NEUTRAL
 from proxy.session.parameters import Parameters, State
 from proxy.session.prepared import statement
 
+log = logging.getLogger(__name__)
+PINS_TOLD = 60.0              # seconds between two lines of the log about one reason, of one plugin
 FLUSH = b"H\0\0\0\4"
 _STREAMED = frozenset(b"dcf")
 
@@ -278,7 +281,13 @@ class Attentive(Leading):
         if not pins:
             self.pinned = None
         elif not self.pinned:
-            self.pin(next(iter(pins)))
+            reason, why = next(iter(pins.items()))
+            self.pin(reason)
+            told, now = self.pool.pins_told, self.pool.now
+            if now - told.get(reason, -PINS_TOLD) >= PINS_TOLD:       # the metric counts them all
+                told[reason] = now
+                log.info("a client keeps its connection", extra={"fields": {
+                    "plugin": self.tally.plugin, "user": self.tally.user, "reason": str(reason), "why": why[:100]}})
 
     # -- process ids --------------------------------------------------------------------------------------
 

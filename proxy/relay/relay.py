@@ -18,7 +18,7 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from proxy.config.settings import Mode
+from proxy.config.mode import Mode
 from proxy.errors import ProxyError, Shutdown, UpstreamFault
 from proxy.hot import hot
 from proxy.net.readers import readers
@@ -42,7 +42,7 @@ class Relay(Boarding):
     def __init__(self, sock: socket.socket, pool: Pool, tally: Tally, key: Key, settings: Settings | None,
                  concerns_databases: Callable[[bytes], None]) -> None:
         self.mode = pool.settings.mode
-        super().__init__(sock, tally, watch=self.mode is Mode.TRANSACTION)
+        super().__init__(sock, tally, watch=self.mode in (Mode.TRANSACTION, Mode.STATEMENT))
         self.loop = asyncio.get_running_loop()
         self.readers = readers(self.loop)
         self.tls = isinstance(sock, ssl.SSLSocket)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxy.auth.rules import Address
 from proxy.config.clients import User
-from proxy.config.settings import Mode
+from proxy.config.mode import Mode
 from proxy.config.target import Target
 from proxy.errors import Forbidden, LoginTimeout, NoStartup, ProxyError, TooManyConnections
 from proxy.mysql.relay import Relay as MysqlRelay
@@ -23,6 +23,7 @@ from proxy.pool.tally import Tally
 from proxy.pool.upstream import TRACKED
 from proxy.relay.attentive import Attentive
 from proxy.relay.relay import Relay
+from proxy.relay.statementwise import Statementwise
 from proxy.relay.unused import Unused
 from proxy.server.admission import admit, destination
 from proxy.server.limits import Head
@@ -120,7 +121,8 @@ async def attend(worker: Worker, stream: Stream, client: Client, live: Life,
 
 async def _ride(worker: Worker, stream: Stream, client: Client, hello: Startup, target: Target) -> None:
     """Lease, welcome, relay, part."""
-    pool = worker.pool(target) if hello.replication is None else worker.dedicated(target)
+    mode = client.account.mode if client.account is not None else None
+    pool = worker.pool(target, mode) if hello.replication is None else worker.dedicated(target)
     client.plugin = target.plugin
     session = pool.settings.mode is Mode.SESSION
     asked = {name: value for name, value in hello.parameters.items() if name not in NOT_FORWARDED}
@@ -168,7 +170,8 @@ def _rider(worker: Worker, stream: Stream, pool: Pool, target: Target, hello: St
     if pool.settings.mode is Mode.AUTO:
         beginning, rest = beginnings(asked | wants)
         return Attentive(stream.sock, pool, tally, frozenset(rest.items()), beginning, consider)
-    return Relay(stream.sock, pool, tally, frozenset(asked.items()), None, consider)
+    kind = Statementwise if pool.settings.mode is Mode.STATEMENT else Relay
+    return kind(stream.sock, pool, tally, frozenset(asked.items()), None, consider)
 
 
 def welcome(parameters: dict[str, str], key: tuple[int, bytes]) -> bytes:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from proxy.config.settings import Mode
+from proxy.config.mode import Mode
 from proxy.config.target import Engine, Target
 from proxy.errors import TooManyConnections
 from proxy.pool.budget import Budget
@@ -42,8 +42,19 @@ class Pools:
         budgets: dict[str, Budget]
         tallies: dict[tuple[str, str, str], Tally]
 
-    def pool(self, target: Target) -> Pool:
-        """The pool of a target; made on first use."""
+    def pool(self, target: Target, mode: Mode | None = None) -> Pool:
+        """The pool of a target; made on first use.  `mode`: a user's own, whose clients share connections of their own."""
+        pool = self._pool(target)
+        if mode is None or mode is pool.settings.mode or target.engine is Engine.MYSQL:
+            return pool
+        other = pool.others.get(mode)
+        if other is None:
+            other = pool.others[mode] = self._new(target, pool.settings.model_copy(update={"mode": mode}))
+            if other.budget is not None:
+                other.budget.pools.append(other)
+        return other
+
+    def _pool(self, target: Target) -> Pool:
         pool = self.pools.get(target.plugin)
         if pool is None and target.plugin not in self.configuration.listed:
             self._make_room()
@@ -58,6 +69,10 @@ class Pools:
             if old is not None:
                 old.retire(pool)
                 self.old_pools.append(old)
+                for mode, other in old.others.items():
+                    other.retire(self.pool(target, mode))
+                    self.old_pools.append(other)
+                old.others.clear()
         return pool
 
     def _new(self, target: Target, settings: PoolSettings) -> Pool:
@@ -78,7 +93,7 @@ class Pools:
 
     def dedicated(self, target: Target) -> Pool:
         """A connection for one client alone.  `apart` counts it, once it is there."""
-        return Dedicated(self.pool(target))
+        return Dedicated(self._pool(target))
 
     def apart(self, pool: Pool) -> None:
         self.old_pools.append(pool)
@@ -89,8 +104,8 @@ class Pools:
         if len(strangers) < MAX_UNLISTED:
             return
         riding = {client.plugin for client in self.clients}
-        unused = [pool for pool in strangers
-                  if not (pool.open or pool.waiting or pool.coming) and pool.target.plugin not in riding]
+        unused = [pool for pool in strangers if pool.target.plugin not in riding
+                  and not any(each.open or each.waiting or each.coming for each in (pool, *pool.others.values()))]
         if not unused:
             raise TooManyConnections("too many plugins are in use", limit="plugins", hint="List them under backend.database.plugin.")
         plugin = min(unused, key=lambda pool: pool.used_at).target.plugin
@@ -111,5 +126,6 @@ class Pools:
 
     def all_pools(self) -> list[Pool]:
         self.old_pools = [pool for pool in self.old_pools if pool.open or pool.waiting or pool.coming]
-        listening = [pool.listener.apart for pool in self.pools.values() if pool.listener is not None]
-        return [*self.pools.values(), *self.old_pools, *(pool for pool in listening if pool is not None and pool.open)]
+        ours = [each for pool in self.pools.values() for each in (pool, *pool.others.values())]
+        listening = [pool.listener.apart for pool in ours if pool.listener is not None]
+        return [*ours, *self.old_pools, *(pool for pool in listening if pool is not None and pool.open)]

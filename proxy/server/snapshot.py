@@ -60,6 +60,31 @@ def of_pool(pool: Pool) -> dict[str, Any]:
             "closed": counters.closed, "evicted": counters.evicted, "resets": counters.resets, "rollbacks": counters.rollbacks}
 
 
+def _together(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """A plugin's pool with those of users that have a mode of their own."""
+    first = rows[0]
+    for row in rows[1:]:
+        for key, value in row.items():
+            if key == "connect":
+                first[key] = {"counts": [a + b for a, b in zip(first[key]["counts"], value["counts"], strict=True)],
+                              "total": first[key]["total"] + value["total"]}
+            elif key == "max_wait":
+                first[key] = max(first[key], value)
+            elif key == "mode":
+                first[key] += f", {value}"
+            elif key == "up":
+                first[key] = value if first[key] is None else first[key]
+            elif isinstance(value, int):
+                first[key] += value
+    return first
+
+
+def _counts(worker: Worker, pool: Pool) -> bool:
+    """Is it in a row of `pools`?"""
+    own = worker.pools.get(pool.target.plugin)
+    return own is not None and (pool is own or own.others.get(pool.settings.mode) is pool)
+
+
 def _apart(pools: list[Pool]) -> list[dict[str, Any]]:
     """Upstreams that count against no pool: replication, and what still serves clients of an older configuration."""
     counts: Counter[tuple[str, str, str]] = Counter()
@@ -76,8 +101,8 @@ def snapshot(worker: Worker) -> Snapshot:
                     "clients": len(worker.clients), "max_clients": worker.settings.max_clients, "tasks": running(),
                     "embedded": worker.embedded_alive() if worker.embedded_alive else None},
         "series": [series(tally) for tally in worker.tallies.values()],
-        "pools": [of_pool(pool) for pool in worker.pools.values()],
-        "apart": _apart([pool for pool in worker.all_pools() if pool is not worker.pools.get(pool.target.plugin)]),
+        "pools": [_together([of_pool(pool), *map(of_pool, pool.others.values())]) for pool in worker.pools.values()],
+        "apart": _apart([pool for pool in worker.all_pools() if not _counts(worker, pool)]),
         "hosts": worker.reach.report(),
         "tokens": [{"kind": kind, "outcome": outcome, "count": count} for (kind, outcome), count in worker.mint.outcomes.items()],
         "auth_failures": dict(worker.auth_failures), "refused": dict(worker.refused), "limited": dict(worker.limited),

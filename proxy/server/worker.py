@@ -269,10 +269,15 @@ class Worker(Pools):
                     raise UnknownDatabase(plugin)
                 target = configuration.target(plugin)
             except ProxyError:                # who is in stays in; nothing is kept warm for nobody
-                pool.retire()
-                self.old_pools.append(self.pools.pop(plugin))
+                for each in (pool, *pool.others.values()):
+                    each.retire()
+                    self.old_pools.append(each)
+                pool.others.clear()
+                del self.pools[plugin]
                 continue
-            self.pool(target).dialling = configuration.settings.upstream
+            pool = self.pool(target)
+            for each in (pool, *pool.others.values()):
+                each.dialling = configuration.settings.upstream
 
     def drain(self) -> None:
         """First call: no new clients, everybody leaves at the end of a transaction.  Second call: now."""
