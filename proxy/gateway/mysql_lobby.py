@@ -1,8 +1,9 @@
 """A MySQL client that has named no database yet: what it may ask before it says which plugin it means.
 
 That is how Backstage asks for its databases (`CREATE DATABASE IF NOT EXISTS`), and how people look around (`SHOW DATABASES`,
-`USE catalog`).  Nothing here touches a server but through provisioning.  Settings (`SET NAMES`, ...) are remembered, and
-told to the server when the client has chosen.  What is not understood needs a database, and is told so.
+`USE catalog`).  Nothing here touches a server but through provisioning.  Settings (`SET NAMES`, ...) and the beginning of a
+transaction are remembered, and told to the server when the client has chosen.  What is not understood needs a database, and is
+told so.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Protocol
 from proxy.errors import ClientFault, NotSupported, ProxyError
 from proxy.mysql.rows import result
 from proxy.session.mysql_commands import Kill, Refused, Use, understood, words_of
-from proxy.wire.mysql import Command, Status, eof, error, ok, packets
+from proxy.wire.mysql import Can, Command, eof, error, ok, packets
 from proxy.wire.mysql_errors import NO_DB, NOT_SUPPORTED, Told, error_packet
 
 MAX_SETTINGS, MAX_SETTING = 50, 4096
@@ -26,7 +27,12 @@ _SHOW = re.compile(r"show\s+(?:databases|schemas)(?:\s+like\s+'((?:[^'\\]|\\.|''
 _SELECT = re.compile(r"select\s+(.+?)(?:\s+limit\s+1)?\s*;?\s*", re.IGNORECASE | re.DOTALL)
 _ITEM = re.compile(r"\s*(@@[\w.]+|\w+\s*\(\s*\)|-?\d{1,18}|'[^'\\]*')(?:\s+(?:as\s+)?(?:`([^`]+)`|(\w+)))?\s*", re.IGNORECASE)
 _SETTING = re.compile(r"set\s+(?!global\b|persist|password\b|role\b|default\b|@@global\b|@@persist)", re.IGNORECASE)
-_NOTHING = re.compile(r"(?:begin|start\s+transaction|commit|rollback)\b[\w\s]*;?\s*", re.IGNORECASE)
+_BEGIN = re.compile(r"(?:begin|start\s+transaction|savepoint)\b[^;]*;?\s*", re.IGNORECASE)
+_NOTHING = re.compile(r"(?:commit|rollback)\b[\w\s]*;?\s*", re.IGNORECASE)
+_CONDITIONAL = re.compile(r"/\*!\d*\s*(.*?)\s*\*/\s*;?\s*", re.DOTALL)       # what only MySQL is to read: so do we
+_VARIABLES = re.compile(r"show\s+(?:session\s+|global\s+)?variables\s+like\s+'((?:[^'\\]|\\.|'')*)'\s*;?\s*", re.IGNORECASE)
+_UNLOCK = re.compile(r"unlock\s+tables\s*;?\s*", re.IGNORECASE)
+_TABLESPACES = re.compile(r"select\s[^;]*\sfrom\s+information_schema\.files\b", re.IGNORECASE)
 _WARNINGS = re.compile(r"show\s+warnings\b.*", re.IGNORECASE | re.DOTALL)
 
 
@@ -52,10 +58,10 @@ class Enter:
 
 
 class Lobby:
-    """`version`, `thread` and `user` ('name@host') are what the client was told or told us; `old_eof`: without DEPRECATE_EOF."""
+    """`version`, `thread` and `user` ('name@host') are what the client was told or told us."""
 
-    def __init__(self, *, places: Places, version: str, thread: int, user: str, old_eof: bool) -> None:
-        self.places, self.old_eof = places, old_eof
+    def __init__(self, *, places: Places, version: str, thread: int, user: str, capabilities: Can) -> None:
+        self.places, self.capabilities = places, capabilities
         self.settings: list[str] = []
         self._values = {"version()": version, "@@version": version, "@@version_comment": "Switchboard", "database()": None,
                         "schema()": None, "user()": user, "current_user()": user, "session_user()": user, "system_user()": user,
@@ -75,7 +81,7 @@ class Lobby:
                     self.settings.clear()
                     return _done()
                 case Command.SET_OPTION:
-                    return packets(eof() if self.old_eof else b"\xfe\0\0" + int(Status.AUTOCOMMIT).to_bytes(2, "little") + b"\0\0", 1)
+                    return packets(eof(), 1)
                 case Command.STATISTICS:
                     return packets(b"Switchboard, without a database", 1)
                 case Command.STMT_CLOSE | Command.STMT_SEND_LONG_DATA:
@@ -95,6 +101,8 @@ class Lobby:
             return packets(error_packet(fault), 1)
 
     async def _query(self, text: str) -> bytes:
+        if (found := _CONDITIONAL.fullmatch(text)) is not None:
+            text = found[1]
         if (found := _CREATE.fullmatch(text)) is not None:
             if found[4]:
                 raise NotSupported("options of CREATE DATABASE are not passed on", hint="Leave them out, or create it at the server")
@@ -108,15 +116,24 @@ class Lobby:
             like = _like(found[1]) if found[1] is not None else None
             names = sorted(name for name in await self.places.databases() if like is None or like.fullmatch(name))
             return self._rows(["Database"], [[name] for name in names])
-        if _SETTING.match(text):
+        if _SETTING.match(text) or _BEGIN.fullmatch(text):
             if len(self.settings) >= MAX_SETTINGS or len(text) > MAX_SETTING:
                 raise ClientFault("too many settings before a database is selected")
             self.settings.append(text)
             return _done()
         if _NOTHING.fullmatch(text):
+            self.settings = [setting for setting in self.settings if not _BEGIN.fullmatch(setting)]
+            return _done()
+        if (found := _VARIABLES.fullmatch(text)) is not None:
+            like = _like(found[1])
+            return self._rows(["Variable_name", "Value"], [[name[2:], value or ""] for name, value in sorted(self._values.items())
+                                                           if name.startswith("@@") and like.fullmatch(name[2:])])
+        if _UNLOCK.fullmatch(text):
             return _done()
         if _WARNINGS.fullmatch(text):
             return self._rows(["Level", "Code", "Message"], [])
+        if _TABLESPACES.match(text):
+            return self._rows(["LOGFILE_GROUP_NAME"], [])      # of mysqldump, to whom no plugin has any
         if (found := _SELECT.fullmatch(text)) is not None:
             return self._selected(found[1])
         raise _no_database()
@@ -140,7 +157,7 @@ class Lobby:
         return self._rows(names, [values])
 
     def _rows(self, names: Sequence[str], rows: Sequence[Sequence[str | None]]) -> bytes:
-        return result(names, rows, old_eof=self.old_eof)
+        return result(names, rows, self.capabilities)
 
 
 def _done(affected: int = 0) -> bytes:

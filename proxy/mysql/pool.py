@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from proxy.mysql.reach import GOODBYE, parameters_of, wish_of
+from proxy.pool.lane import Place, Waiter
 from proxy.pool.pool import Pool
 from proxy.pool.reach import Reached
 from proxy.pool.upstream import MAX_CHORE, Key, Upstream
 from proxy.session.mysql_login import Wish
-from proxy.wire.mysql import ERR, OK, Can, Command, packets
+from proxy.wire.mysql import ERR, OK, UTF8MB4, Can, Command, packets
 from proxy.wire.mysql_errors import refused
 
 if TYPE_CHECKING:
@@ -71,6 +72,16 @@ class MysqlUpstream(Upstream):
 
 
 class MysqlPool(Pool):
+    usual: Key = key_of(Wish().capabilities, UTF8MB4)         # as the last client that had to ask wanted it
+
+    def request(self, waiter: Waiter) -> Place:
+        self.usual = waiter.key
+        return super().request(waiter)
+
+    def _dial(self, key: Key) -> None:
+        """`min_size` dials for nobody in particular: for one like the last."""
+        super()._dial(key or self.usual)
+
     def _parameters(self, key: Key) -> dict[str, str]:
         target = self.target
         found = wish_of(dict(key))

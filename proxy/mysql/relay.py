@@ -23,7 +23,7 @@ from proxy.net.readers import readers
 from proxy.pool.upstream import WOULD_BLOCK, Key, Upstream
 from proxy.session.link import I
 from proxy.session.mysql_commands import Kill, Refused, Use, understood
-from proxy.session.mysql_link import BRIEF, THOUGHTFUL, Link
+from proxy.session.mysql_link import BRIEF, THOUGHTFUL, Link, T
 from proxy.wire.mysql import Can, Command, error, ok, packets
 from proxy.wire.mysql_errors import NOT_SUPPORTED, LostServer, error_packet
 
@@ -111,6 +111,8 @@ class Relay(Link):
             self.pool.lost(upstream)
             raise upstream.refusal or LostServer("Lost connection to MySQL server during query")
         upstream.rider = self
+        if any(statement[:5].lower() in ("begin", "start") for statement in statements):
+            self.status = T
 
     def granted(self, upstream: Upstream) -> None:
         """The pool's answer, good news."""

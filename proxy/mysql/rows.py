@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from proxy.errors import UpstreamFault
 from proxy.net.stream import Stream
-from proxy.wire.mysql import EOF, ERR, OK, UTF8MB4, Reader, Status, eof, number, packets, text
+from proxy.wire.mysql import EOF, ERR, OK, UTF8MB4, Can, Reader, Status, eof, number, packets, text
 from proxy.wire.mysql_errors import refused
 
 MAX_ROWS = 10_000
-VAR_STRING, LONGLONG = 0xFD, 0x08
+VAR_STRING = 0xFD
 
 
 async def query(stream: Stream, statement: str) -> list[list[str | None]]:
@@ -51,11 +51,10 @@ def _row(payload: bytes) -> list[str | None]:
     return values
 
 
-def result(names: Sequence[str], rows: Sequence[Sequence[str | None]], *, old_eof: bool, status: int = Status.AUTOCOMMIT,
-           numeric: bool = False) -> bytes:
-    """A whole answer to a query, its first packet numbered 1.  `old_eof`: without DEPRECATE_EOF."""
-    payloads = [number(len(names))]
-    payloads += [_definition(name, numeric=numeric) for name in names]
+def result(names: Sequence[str], rows: Sequence[Sequence[str | None]], capabilities: Can, status: int = Status.AUTOCOMMIT) -> bytes:
+    """A whole answer to a query of a client with these capabilities, its first packet numbered 1."""
+    old_eof = not capabilities & Can.DEPRECATE_EOF
+    payloads = [number(len(names)), *(_definition(name, capabilities) for name in names)]
     if old_eof:
         payloads.append(eof(status))
     payloads += [b"".join(b"\xfb" if value is None else text(value.encode()) for value in row) for row in rows]
@@ -63,8 +62,8 @@ def result(names: Sequence[str], rows: Sequence[Sequence[str | None]], *, old_eo
     return b"".join(packets(payload, at) for at, payload in enumerate(payloads, 1))
 
 
-def _definition(name: str, *, numeric: bool) -> bytes:
-    """Protocol::ColumnDefinition41."""
-    kind = LONGLONG if numeric else VAR_STRING
-    return (text(b"def") + text(b"") * 3 + text(name.encode()) * 2 + b"\x0c" + (63 if numeric else UTF8MB4).to_bytes(2, "little")
-            + (20 if numeric else 1024).to_bytes(4, "little") + bytes((kind,)) + bytes(5))
+def _definition(name: str, capabilities: Can) -> bytes:
+    """Protocol::ColumnDefinition41, of a text."""
+    extended = text(b"") if capabilities & Can.EXTENDED_METADATA else b""
+    return (text(b"def") + text(b"") * 3 + text(name.encode()) * 2 + extended + b"\x0c" + UTF8MB4.to_bytes(2, "little")
+            + (1024).to_bytes(4, "little") + bytes((VAR_STRING,)) + bytes(5))

@@ -26,7 +26,7 @@ from proxy.session.handshake import greet as greet_postgres
 from proxy.session.mysql_commands import Kill, Use
 from proxy.session.mysql_handshake import Hello, greet
 from proxy.wire import messages
-from proxy.wire.mysql import RELAYED, Can, Command, ok, packets
+from proxy.wire.mysql import RELAYED, Command, ok, packets
 from proxy.wire.mysql_errors import (
     DB_ACCESS_DENIED,
     KILL_DENIED,
@@ -137,7 +137,7 @@ class Session:
         await stream.write(packets(ok(), hello.turns.next))
         stream.limit, stream.fault = MAX_GATEWAY_MESSAGE, ClientFault
         lobby = Lobby(places=LobbyPlaces(self), version=version, thread=self.thread, user=f"{client.user}@{client.peer or 'localhost'}",
-                      old_eof=not hello.answer.capabilities & Can.DEPRECATE_EOF)
+                      capabilities=hello.answer.capabilities)
         while True:
             try:
                 sequence, payload = await stream.read_packet()
@@ -184,8 +184,8 @@ class Session:
         worker, client = self.worker, self.client
         pool = worker.pool(target)
         client.plugin, self.target = target.plugin, target
-        relay = Relay(stream.sock, pool, worker.tally(target, client.user), hello.answer.capabilities & RELAYED, hello.answer.charset,
-                      self._decide)
+        relay = Relay(stream.sock, pool, worker.tally(target, client.user), hello.answer.capabilities & RELAYED,
+                      hello.answer.charset, self._decide)
         try:
             await stream.while_connected(relay.lease())
             if settings:

@@ -6,7 +6,7 @@ user exists is not visible: an unknown one walks the same path as a wrong passwo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from proxy.auth import mysql as proofs
 from proxy.auth.mysql_rsa import Key
@@ -56,7 +56,8 @@ def greet(offer: Offer) -> Dialogue[Hello]:
         raise NotSupported("compression is not relayed", hint="Connect without it.")
     if offer.tls_required and not secure:
         raise AuthorizationFailed("Connections using insecure transport are prohibited here", hint="Connect with --ssl.")
-    return Hello(answer, nonce, turns, secure)
+    # Nobody can do what was not offered.
+    return Hello(replace(answer, capabilities=answer.capabilities & capabilities), nonce, turns, secure)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from proxy.errors import NoCredential, OperatorFault, UpstreamFault
 from proxy.session.effects import Ask, Dialogue
 from proxy.session.login import Welcome
 from proxy.session.mysql_turns import Turns
-from proxy.wire.mysql import CLEAR, ERR, MORE_DATA, NATIVE, OK, OURS, RELAYED, SHA2, UTF8MB4, Can
+from proxy.wire.mysql import CLEAR, ERR, MORE_DATA, NATIVE, OK, OURS, SHA2, UTF8MB4, Can
 from proxy.wire.mysql_errors import refused
 from proxy.wire.mysql_login import SWITCH, Answer, Greeting, pack_answer, pack_ssl_request, parse_greeting, parse_switch
 
@@ -29,7 +29,7 @@ MAX_TURNS = 10
 class Wish:
     """What the connection is to be.  `capabilities` are those of RELAYED that the client shares."""
 
-    capabilities: Can = RELAYED & ~(Can.NO_SCHEMA | Can.ODBC | Can.IGNORE_SPACE | Can.INTERACTIVE | Can.FOUND_ROWS)
+    capabilities: Can = Can.LONG_FLAG | Can.TRANSACTIONS | Can.MULTI_RESULTS | Can.PS_MULTI_RESULTS
     charset: int = UTF8MB4
     database: str = ""
     attributes: Mapping[str, str] = field(default_factory=dict)

@@ -46,13 +46,17 @@ class Can(IntFlag):
     PLUGIN_AUTH_LENENC = 1 << 21
     SESSION_TRACK = 1 << 23
     DEPRECATE_EOF = 1 << 24
+    # MariaDB's own, which a server has that does not say LONG_PASSWORD
+    BULK_OPERATIONS = 1 << 34
+    EXTENDED_METADATA = 1 << 35
 
 
-# What can be relayed: both sides agree on the same, since bytes pass as they are.  Not compression, optional metadata, query
-# attributes, or MariaDB's own extensions: those would change what a packet looks like.
+# What can be relayed: both sides agree on the same, since bytes pass as they are.  Not compression, optional or cached
+# metadata, query attributes or progress reports: those would change where answers end, or what a text begins with.
 RELAYED = (Can.FOUND_ROWS | Can.LONG_FLAG | Can.NO_SCHEMA | Can.ODBC | Can.LOCAL_FILES | Can.IGNORE_SPACE | Can.INTERACTIVE
            | Can.IGNORE_SIGPIPE | Can.TRANSACTIONS | Can.MULTI_STATEMENTS | Can.MULTI_RESULTS | Can.PS_MULTI_RESULTS
-           | Can.SESSION_TRACK | Can.DEPRECATE_EOF)
+           | Can.SESSION_TRACK | Can.DEPRECATE_EOF | Can.BULK_OPERATIONS | Can.EXTENDED_METADATA)
+MARIADB = Can.BULK_OPERATIONS | Can.EXTENDED_METADATA
 # What each side settles with its own peer.
 OURS = (Can.LONG_PASSWORD | Can.CONNECT_WITH_DB | Can.PROTOCOL_41 | Can.RESERVED | Can.SECURE_CONNECTION | Can.PLUGIN_AUTH
         | Can.CONNECT_ATTRS | Can.PLUGIN_AUTH_LENENC)

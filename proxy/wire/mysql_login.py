@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from proxy.errors import ClientFault, ProxyError, UpstreamFault
-from proxy.wire.mysql import ERR, NONCE, OURS, RELAYED, UTF8MB4, Can, Reader, Status, attributes, text
+from proxy.wire.mysql import ERR, MARIADB, NONCE, OURS, RELAYED, UTF8MB4, Can, Reader, Status, attributes, text
 
 MAX_RESPONSE = 65_536         # a user, a proof, a database and some attributes
 SWITCH = 0xFE
@@ -29,10 +29,13 @@ class Greeting:
 
 def pack_greeting(greeting: Greeting) -> bytes:
     flags = int(greeting.capabilities)
+    if flags & MARIADB:
+        flags &= ~Can.LONG_PASSWORD
     return b"".join((
         b"\x0a", greeting.version.encode(), b"\0", greeting.thread.to_bytes(4, "little"), greeting.nonce[:8], b"\0",
         (flags & 0xFFFF).to_bytes(2, "little"), bytes((greeting.charset & 0xFF,)), int(Status.AUTOCOMMIT).to_bytes(2, "little"),
-        (flags >> 16).to_bytes(2, "little"), bytes((NONCE + 1,)), bytes(10), greeting.nonce[8:], b"\0",
+        (flags >> 16 & 0xFFFF).to_bytes(2, "little"), bytes((NONCE + 1,)), bytes(6), (flags >> 32).to_bytes(4, "little"),
+        greeting.nonce[8:], b"\0",
         greeting.plugin.encode(), b"\0"))
 
 
@@ -53,7 +56,10 @@ def parse_greeting(payload: bytes) -> Greeting:
         found.take(2)
         flags |= found.integer(2) << 16
         size = found.integer(1)
-        found.take(10)
+        found.take(6)
+        extended = found.integer(4)
+        if not flags & Can.LONG_PASSWORD:
+            flags |= extended << 32
         if flags & Can.SECURE_CONNECTION:
             nonce += found.take(max(13, size - 8))[:NONCE - 8]
         if flags & Can.PLUGIN_AUTH:
@@ -93,8 +99,11 @@ def pack_ssl_request(answer: Answer) -> bytes:
 
 
 def _head(answer: Answer) -> bytes:
-    return (int(answer.capabilities).to_bytes(4, "little") + answer.max_packet.to_bytes(4, "little")
-            + bytes((answer.charset & 0xFF,)) + bytes(23))
+    flags = int(answer.capabilities)
+    if flags & MARIADB:
+        flags &= ~Can.LONG_PASSWORD
+    return ((flags & 0xFFFFFFFF).to_bytes(4, "little") + answer.max_packet.to_bytes(4, "little") + bytes((answer.charset & 0xFF,))
+            + bytes(19) + (flags >> 32).to_bytes(4, "little"))
 
 
 def asks_for_tls(payload: bytes) -> bool:
@@ -109,7 +118,10 @@ def parse_answer(payload: bytes) -> Answer:
     if not flags & Can.PROTOCOL_41:
         raise BadHandshake("Bad handshake: only protocol 4.1 and newer is spoken here")
     max_packet, charset = found.integer(4), found.integer(1)
-    found.take(23)
+    found.take(19)
+    extended = found.integer(4)
+    if not flags & Can.LONG_PASSWORD:
+        flags |= extended << 32
     user = _decoded(found.to_nul(), "user")
     if flags & Can.PLUGIN_AUTH_LENENC:
         proof = found.text()
