@@ -140,12 +140,6 @@ class Link:
 
     def from_upstream(self, data: bytearray, n: int) -> int:  # hot
         """Walk `data[:n]`.  Returns ENDED when nothing is owed any more.  Raises UpstreamFault."""
-        try:
-            return self._walk(data, n)
-        except IndexError:
-            raise UpstreamFault("the server sent a packet that is too short") from None
-
-    def _walk(self, data: bytearray, n: int) -> int:  # hot
         at = self._up_left
         if at >= n:
             self._up_left = at - n
@@ -224,8 +218,8 @@ class Link:
                 self._finish(data, at, length)
             elif first == 0xFB:
                 self.copying = True
-            elif first < 0:
-                raise UpstreamFault("the server sent an empty packet")
+            elif first < 0 or (first > 0xFB and length < 4):
+                raise UpstreamFault("the server sent a malformed result")
             else:
                 self._column_count = first if first < 0xFB else int.from_bytes(data[at + 1:at + (3 if first == 0xFC else 4)], "little")
                 self._phase = DEFINITIONS
@@ -252,10 +246,13 @@ class Link:
                 return
             status = data[at + 3] | data[at + 4] << 8
         else:
+            end = at + length
             at += 1
             for _ in range(2):
-                mark = data[at]
+                mark = data[at] if at < end else 0
                 at += 1 if mark < 0xFB else 3 if mark == 0xFC else 4 if mark == 0xFD else 9
+            if at + 2 > end:
+                raise UpstreamFault("the server sent a malformed OK packet")
             status = data[at] | data[at + 1] << 8
         if status & _MORE:
             self._phase = FIRST
