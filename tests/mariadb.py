@@ -13,7 +13,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -182,22 +182,36 @@ def running(binary: Path, **settings: str) -> Iterator[MariaDB]:
         server.remove()
 
 
-class Through:
-    """A daemon with everything on one MySQL server, and how its clients connect."""
+class Bare:
+    """A daemon with a listener for MySQL, and how its clients connect."""
 
-    def __init__(self, daemon: Daemon, server: MariaDB) -> None:
-        self.daemon, self.server = daemon, server
+    def __init__(self, daemon: Daemon) -> None:
+        self.daemon = daemon
 
     def connect(self, database: str | None, user: str = "backstage", password: str = "s3cret", **more: Any) -> pymysql.Connection[Any]:
         return pymysql.connect(**{"host": "127.0.0.1", "port": self.daemon.mysql_port, "user": user, "password": password,
                                   "database": database, "autocommit": True, **more})
 
 
+class Through(Bare):
+    """With everything on one MySQL server."""
+
+    def __init__(self, daemon: Daemon, server: MariaDB) -> None:
+        super().__init__(daemon)
+        self.server = server
+
+
+@contextmanager
+def bare(folder: Path, database: Mapping[str, Any], **settings: Any) -> Iterator[Bare]:
+    listen = {"listen": ["127.0.0.1:0"], **settings.pop("mysql", {})}
+    with daemon(folder, database, mysql=listen, **settings) as found:
+        yield Bare(found)
+
+
 @contextmanager
 def through(server: MariaDB, folder: Path, database: dict[str, Any] | None = None, **settings: Any) -> Iterator[Through]:
-    listen = {"listen": ["127.0.0.1:0"], **settings.pop("mysql", {})}
-    with daemon(folder, database or server.base(), mysql=listen, **settings) as found:
-        yield Through(found, server)
+    with bare(folder, database or server.base(), **settings) as found:
+        yield Through(found.daemon, server)
 
 
 def run_client(found: Through, text: str, *words: str, database: str = "catalog",
