@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from tests.raw import FLUSH, SYNC, Raw, bind, close, execute, parse
 from tests.servers import Daemon, daemon, until
 
 TRUST: dict[str, Any] = {"auth": {"method": "trust"}, "users": {"backstage": {}}}
@@ -73,3 +75,28 @@ def test_a_setting_that_a_parameter_tells_keeps_no_connection(double: Daemon, bi
         assert client.execute("show work_mem").fetchone() == ("4MB",)
         client.execute("select set_config('work_mem', %s || 'B', false)", ("77k",))
         until(lambda: double.metric("switchboard_upstreams", plugin="catalog", state="active") == 1, "the connection stays")
+
+
+@pytest.mark.parametrize("mode", ["transaction", "auto"])
+@pytest.mark.parametrize("parts", [1, 2], ids=["at once", "one after the other"])
+def test_a_flush_behind_a_sync_keeps_no_connection(base: dict[str, Any], tmp_path: Path, mode: str, parts: int) -> None:
+    """As libpq ends a pipeline."""
+    pool = {"mode": mode, "size": 1, "query_wait_timeout": "5s"}
+    with daemon(tmp_path, base, **TRUST, pool=pool) as running, running.connect("catalog", prepare_threshold=None) as other:
+        with Raw(running.port) as client:
+            client.enter()
+            for name in ("", "named") if mode == "auto" else ("",):
+                for text in ("select 1", "select set_config('work_mem', '5MB', false)"):
+                    batch = parse(text, name) + bind(name) + execute() + (close(name) if name else b"") + SYNC
+                    for piece in (batch + FLUSH,) if parts == 1 else (batch, FLUSH):
+                        client.send(piece)
+                    client.until(b"Z")
+                    assert other.execute("select 'served'").fetchone() == ("served",)
+            client.send(FLUSH)
+            assert client.shown("select 'here'") == "here"
+        with other.pipeline():
+            other.execute("select 1")
+        if mode == "auto":                     # in mode transaction a prepared statement keeps the connection
+            other.cursor().executemany("select %s", [(1,), (2,)])
+        with running.connect("catalog") as third:
+            assert third.execute("select 'served'").fetchone() == ("served",)

@@ -1,12 +1,12 @@
 /* The two walks over the bytes of a client riding a lease: the twin of session/link.py. */
 
 enum { IDLE = 1, TERMINATE = 2, THINK = 4, BEGAN = 8, SHORT = 16, CLOSED = 32, LOST = 64, AWAY = 128, BROKEN = 256, SETTLE = 512, WALKED = 1024, PUSHED = 2048 };
-enum { NOTHING, REQUEST, PARSE, OPEN, BYE, COPY, COPY_END };
+enum { NOTHING, REQUEST, PARSE, OPEN, BYE, COPY, COPY_END, FLUSH };
 enum { BULK = 16384, SMALL_MESSAGE = 4096, LONGEST_STATUS = 65536 };
 
 static const uint8_t KIND[256] = {
     ['Q'] = REQUEST, ['S'] = REQUEST, ['F'] = REQUEST, ['P'] = PARSE, ['X'] = BYE, ['d'] = COPY, ['c'] = COPY_END, ['f'] = COPY_END,
-    ['B'] = OPEN, ['D'] = OPEN, ['E'] = OPEN, ['C'] = OPEN, ['H'] = OPEN};
+    ['B'] = OPEN, ['D'] = OPEN, ['E'] = OPEN, ['C'] = OPEN, ['H'] = FLUSH};
 
 static PyObject *client_fault, *upstream_fault;
 enum { WORDS_MAX = 31 }; /* so that shifting by their number is defined */
@@ -310,6 +310,7 @@ static int walk_client(Link *self, const uint8_t *buf, int64_t n) {
             }
             break;
         case COPY:
+        case FLUSH:
             break;
         case COPY_END:
             if (self->copying) self->copying = 0;

@@ -30,6 +30,7 @@ from proxy.wire import messages
 
 MOST_WHOLE = 4 << 20               # bytes of a message that is read whole
 MOST_WAITING = MOST_WHOLE + 65_536 # bytes of a client's that wait here, before it is no longer read
+FLUSH = b"H\0\0\0\4"
 _STREAMED = frozenset(b"dcf")
 _Q, _P, _B, _X = b"QPBX"
 _LOOKED_AT = frozenset(b"123nTCIsEZSGDA")
@@ -91,6 +92,9 @@ class Attention(Relay):
     def _one_step(self) -> bool:
         inbox = self.inbox
         if self.upstream is None:
+            if inbox.startswith(FLUSH) and not self.passing:
+                del inbox[:len(FLUSH)]         # of a batch that is over
+                return True
             if self.place is None and self.waiter is None and (len(inbox) >= 5 or self.passing):
                 self._ask_for_one()
             return self.upstream is not None

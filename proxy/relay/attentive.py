@@ -19,6 +19,7 @@ from proxy.pool.dialling import MAX_REMEMBERED
 from proxy.pool.pool import Pool
 from proxy.pool.tally import Tally
 from proxy.pool.upstream import Key, Upstream, intern
+from proxy.relay.attention import FLUSH
 from proxy.relay.leading import Leading
 from proxy.relay.pump import AWAY, BROKEN, BUF, PUSHED, SHORT, VIEW
 from proxy.relay.relay import Relay
@@ -33,7 +34,6 @@ from proxy.session.prepared import statement
 
 log = logging.getLogger(__name__)
 PINS_TOLD = 60.0              # seconds between two lines of the log about one reason, of one plugin
-FLUSH = b"H\0\0\0\4"
 _STREAMED = frozenset(b"dcf")
 
 _riders: dict[int, Attentive] = {}     # by the process ids that clients were told

@@ -44,12 +44,12 @@ LONGEST_STATUS = 65_536     # bytes; a ParameterStatus is read whole (search_pat
 _SHORT = 600        # below this a chunk holds too few rows for `skip` to pay
 
 # What a client's message means to us
-REQUEST, PARSE, OPEN, BYE, COPY, COPY_END = 1, 2, 3, 4, 5, 6
+REQUEST, PARSE, OPEN, BYE, COPY, COPY_END, FLUSH = 1, 2, 3, 4, 5, 6, 7
 KIND = bytearray(256)
 for _tag, _kind in {b"Q": REQUEST, b"S": REQUEST, b"F": REQUEST, b"P": PARSE, b"X": BYE, b"d": COPY,
-                    b"c": COPY_END, b"f": COPY_END}.items():
+                    b"c": COPY_END, b"f": COPY_END, b"H": FLUSH}.items():
     KIND[_tag[0]] = _kind
-for _byte in b"BDECH":
+for _byte in b"BDEC":
     KIND[_byte] = OPEN
 
 CONCERNS_DATABASES = b"database"
@@ -233,7 +233,7 @@ class PureLink(Rules):
             elif kind == BYE:
                 self.cut = at
                 return flags | TERMINATE
-            else:
+            elif kind != FLUSH:                # which opens nothing: libpq sends one behind each Sync of a pipeline
                 raise ClientFault(f"invalid frontend message type {tag}")
             flags |= BEGAN
             at = end
