@@ -29,6 +29,12 @@ class Pool(Section):
         "each statement (`statement`: BEGIN is refused). A user's own `mode` comes first.")
     size: int = setting(20, "Upstream connections per plugin at most.", unit="connections", ge=1)
     min_size: int = setting(0, "Upstream connections kept open per plugin that has been used.", unit="connections", ge=0)
+    reserve: int = setting(
+        0, "Connections beyond `size`, while a client has waited for longer than `reserve_after`.", unit="connections", ge=0)
+    reserve_after: Seconds = setting(5.0, "See `reserve`.", unit="s")
+    warm_for: Seconds = setting(
+        0.0, "As many connections as were lately at work together are kept open, and dialled anew when they end; after this time "
+        "without work, half as many; 0: min_size alone counts.", unit="s")
     guaranteed: int = setting(
         0, "Of the server's budget (upstream.budget) this many are this plugin's, whoever else wants them.", unit="connections", ge=0)
     weight: float = setting(1.0, "This plugin's share of a spent budget, beside the others that want something.", gt=0)

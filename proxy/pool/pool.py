@@ -20,9 +20,8 @@ from proxy.config.settings import Pool as PoolSettings
 from proxy.config.settings import Upstream as UpstreamSettings
 from proxy.config.target import Server, Target
 from proxy.errors import ProxyError, QueryWaitTimeout
-from proxy.net.ends import LAST_WORDS, ended
 from proxy.pool.budget import Budget
-from proxy.pool.dialling import Dialling
+from proxy.pool.housekeeping import Housekeeping
 from proxy.pool.lane import Place, Waiter
 from proxy.pool.outage import Outage
 from proxy.pool.plan import Census, Do, plan
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from proxy.pool.listener import Listener
 
 log = logging.getLogger(__name__)
-CLEAR_FOR = 6.0              # seconds; DROP DATABASE waits five for others to leave (CountOtherDBBackends in procarray.c)
 TEMPLATES = frozenset({"template0", "template1"})
 
 
@@ -50,7 +48,7 @@ class Counters:
     rollbacks: int = 0
 
 
-class Pool(Dialling):
+class Pool(Housekeeping):
     def __init__(self, target: Target, settings: PoolSettings, upstream: UpstreamSettings,
                  ensure: Callable[[Target], Awaitable[None]], forget: Callable[[Target], None], reach: Reach,
                  budget: Budget | None = None) -> None:
@@ -415,67 +413,6 @@ class Pool(Dialling):
             self.idle_count -= 1
             if not stack:
                 del self.idle[upstream.key]
-
-    # -- housekeeping -------------------------------------------------------------------------------------
-
-    def sweep(self, now: float) -> None:
-        """Close what is too old or idle for too long, keep `min_size` warm."""
-        settings = self.settings
-        self.now = now
-        self.plain = not (self.retired or self.unpooled or now < self.clear_until or (self.budget is not None and self.budget.hungry))
-        for upstream in [upstream for stack in self.idle.values() for upstream in stack]:
-            old = upstream.expires and now > upstream.expires
-            bored = settings.idle_timeout and now - upstream.idle_since > settings.idle_timeout
-            if old or (bored and self.open > settings.min_size) or self.reach.moved(upstream.route):
-                self.drop(upstream)
-        self._look_for_ends()
-        if not (self.retired or self.full or self.unpooled or self._later is not None or now < self.clear_until) and self.up:
-            for _ in range(settings.min_size - self.open - self.coming):
-                if self.budget is not None and not self.budget.allows(self):
-                    break
-                self._dial(frozenset())
-        if self.queue:
-            self.wake()
-
-    def _look_for_ends(self) -> None:
-        """Nobody waits for ever for a server that was reset behind its last words (net/ends)."""
-        ridden = {upstream.fd: upstream for upstream in (*self.busy, *self.resting) if upstream.reading}
-        for fd in ended(ridden) if ridden else ():
-            upstream = ridden[fd]
-            for _ in range(LAST_WORDS):
-                if upstream.broken or not upstream.reading:
-                    break
-                upstream.on_readable()
-
-    def clear(self) -> None:
-        """Close everything idle, so that nothing of ours is in the database's way, and what becomes idle in the next moments."""
-        self.clear_until = self.clock() + CLEAR_FOR
-        self.plain = False
-        for upstream in [upstream for stack in self.idle.values() for upstream in stack]:
-            self.drop(upstream)
-
-    def retire(self, successor: Pool | None = None) -> None:
-        """A newer configuration has another pool for this plugin: nothing comes back here, and who waits waits there."""
-        self.retired, self.successor = True, successor
-        self.clear()
-        if self.listener is not None and successor is not None:
-            successor.listener, self.listener = self.listener, None
-            successor.listener.moves(successor)
-        if successor is not None:
-            waiting = [place for place in self.queue if not place.gone]
-            self.queue.clear()
-            self.waiting -= len(waiting)
-            successor.adopt(waiting)
-
-    def adopt(self, places: Sequence[Place]) -> None:
-        """Waiters of the pool before this one, in their order."""
-        for place in places:
-            place.pool = self
-        self.queue.extend(places)
-        self.waiting += len(places)
-        if places and self.alarm is None and self.settings.query_wait_timeout:
-            self.alarm = self.loop.call_later(0, self._too_late)
-        self.wake()
 
 
 def _distance(has: Settings, wanted: State) -> int:
