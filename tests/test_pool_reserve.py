@@ -36,7 +36,7 @@ def test_as_many_as_were_needed_stay_warm(base: dict[str, Any], postgres: Postgr
         for client in clients:
             client.close()
         ours = "select count(*) from pg_stat_activity where datname = 'backstage_plugin_catalog'"
-        until(lambda: running.metric("switchboard_upstreams", plugin="catalog", state="idle") == 3, "they rest")
+        until(lambda: running.metric("switchboard_pool_kept", plugin="catalog") == 3, "they are kept")
         with psycopg.connect(postgres.dsn(), autocommit=True) as direct:
             direct.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = 'backstage_plugin_catalog'")
         until(lambda: running.metric("switchboard_connect_seconds_count", plugin="catalog") == 6, "they are dialled anew")

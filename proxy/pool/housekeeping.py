@@ -39,12 +39,13 @@ class Housekeeping(Dialling):
     def __init__(self) -> None:
         super().__init__()
         self.needed = 0.0                     # how many were at work at once lately
+        self.kept = 0                         # connections that are kept open
 
     def sweep(self, now: float) -> None:
         """Close what is too old or idle for too long, keep what is needed warm."""
         settings, before, self.now = self.settings, self.now, now
         self.plain = not (self.retired or self.unpooled or now < self.clear_until or (self.budget is not None and self.budget.hungry))
-        least = self._least(before)
+        least = self.kept = self._least(before)
         self._lend()
         for upstream in [upstream for stack in self.idle.values() for upstream in stack]:
             old = upstream.expires and now > upstream.expires

@@ -93,6 +93,7 @@ class Collector:
         gauges = {key: GaugeMetricFamily(f"switchboard_{name}", text, labels=WHERE) for key, name, text in (
             ("size", "pool_size", "Upstream connections at most."), ("waiting", "clients_waiting", "Clients without an upstream."),
             ("max_wait", "max_wait_seconds", "How long the first of them has waited."),
+            ("kept", "pool_kept", "Upstream connections kept open: min_size, or what was lately needed."),
             ("listening", "clients_listening", "Clients at rest whose channels the listening connection hears."))}
         counters = {key: CounterMetricFamily(f"switchboard_{name}", text, labels=WHERE) for key, name, text in (
             ("connect_failures", "connect_failures", "Connects that failed."), ("closed", "upstreams_closed", "Upstreams closed."),

@@ -5,7 +5,7 @@
     process       started_at (epoch), ready, draining, clients, max_clients, tasks, embedded (null without one)
     series        one object per Tally: plugin, server, user, counters, histograms as {counts, total}
     pools         one object per pool: plugin, server, database, mode, size, idle, active, resetting, cancelling, connecting, waiting,
-                  max_wait, listening, up, connect {counts, total}, connect_failures, closed, evicted, resets, rollbacks
+                  max_wait, kept, listening, up, connect {counts, total}, connect_failures, closed, evicted, resets, rollbacks
     apart         [{plugin, server, state, count}]: upstreams for replication, or of pools that a reload replaced
     hosts         [{host, port, up, role}]: each host of a server that was tried
     tokens        [{kind, outcome, count}]: passwords that programs and clouds made
@@ -55,7 +55,7 @@ def of_pool(pool: Pool) -> dict[str, Any]:
             "mode": str(pool.settings.mode), "size": pool.settings.size, "idle": pool.idle_count, "active": len(pool.busy),
             "resetting": len(pool.resting) - cancelling, "cancelling": cancelling,
             "connecting": pool.coming, "waiting": pool.waiting, "max_wait": pool.max_wait,
-            "listening": len(pool.listener.ears) if pool.listener is not None else 0,
+            "kept": pool.kept, "listening": len(pool.listener.ears) if pool.listener is not None else 0,
             "up": pool.up, "connect": histogram(counters.connect_time), "connect_failures": counters.connect_failures,
             "closed": counters.closed, "evicted": counters.evicted, "resets": counters.resets, "rollbacks": counters.rollbacks}
 
