@@ -66,7 +66,8 @@ class Housekeeping(Dialling):
         settings = self.settings
         if settings.warm_for:
             used = sum(upstream.idle_since >= before for stack in self.idle.values() for upstream in stack)
-            self.needed = max(float(len(self.busy) + len(self.resting) + used), self.needed * 0.5 ** ((self.now - before) / settings.warm_for))
+            faded = self.needed * 0.5 ** ((self.now - before) / settings.warm_for)
+            self.needed = max(float(len(self.busy) + len(self.resting) + used), faded)
         return min(settings.size, max(settings.min_size, math.ceil(self.needed - 0.5)))
 
     def _lend(self) -> None:
