@@ -71,3 +71,7 @@ def test_what_an_error_threw_away_made_and_closed_no_statement(oracle: Stage) ->
 
 def test_settings_come_back_with_several_told_at_once(oracle: Stage) -> None:
     same(oracle, (0, Enter((("search_path", "s2,public"),))), (0, "set search_path to ''; set role oracle_a"), (0, "discard all"))
+
+
+def test_a_query_ends_the_unnamed_statement_of_a_lease_before(oracle: Stage) -> None:
+    same(oracle, (0, Enter()), (0, Batch((P("select 1"),))), (0, "select 2"), (0, Batch((B(portal="p"),))))

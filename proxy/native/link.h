@@ -205,7 +205,7 @@ static int stops(Link *self, const uint8_t *buf, int64_t at, int64_t n, uint8_t 
     int64_t here = end < n ? end : n;
     switch (tag) {
     case 'Q':
-        Py_CLEAR(self->parse); /* the server forgets it too */
+        Py_CLEAR(self->parse); Py_CLEAR(self->former); /* the server forgets it too */
         if (end > n || end < at + 6) return 1;
         int passed = passes(self, buf + at + 5, end - 1 - (at + 5));
         return passed < 0 ? -1 : !passed;

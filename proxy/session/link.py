@@ -252,7 +252,7 @@ class PureLink(Rules):
         """Does this message need thought?  What has not come yet cannot be judged."""
         assert self.neutral is not None
         if tag == Q:
-            self.parse = None                 # the server forgets it too
+            self.parse = self.former = None   # the server forgets it too
             return end > n or not self._passes(bytes(buf[at + 5:end - 1]))
         if tag == PARSE_TAG:
             if end > n or end < at + 8 or buf[at + 5]:
