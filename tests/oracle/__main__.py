@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from tests.oracle.scripts import scripts
 from tests.oracle.shrink import shrunk
-from tests.oracle.stage import stage
+from tests.oracle.stage import Blocked, stage
 from tests.oracle.steps import Script
 from tests.servers import Postgres
 
@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument("--most", type=int, default=20, help="so many different faults are shown")
     asked = parser.parse_args()
     faults: set[str] = set()
-    played = differing = 0
+    played = differing = blocked = 0
     postgres = Postgres()
     try:
         with tempfile.TemporaryDirectory(prefix="sb-oracle-", dir="/tmp") as folder, stage(postgres, Path(folder)) as both:
@@ -33,9 +33,14 @@ def main() -> int:
                       suppress_health_check=list(HealthCheck))
             @given(scripts())
             def play(one: tuple[Script, int]) -> None:
-                nonlocal played, differing
+                nonlocal played, differing, blocked
                 played += 1
-                found = both.differences(*one)
+                try:
+                    found = both.differences(*one)
+                except Blocked as told:
+                    blocked += 1
+                    print(told, flush=True)
+                    return
                 if not found:
                     return
                 differing += 1
@@ -48,7 +53,7 @@ def main() -> int:
             play()
     finally:
         postgres.remove()
-    print(f"{played} scripts, {differing} differences")
+    print(f"{played} scripts, seed {asked.seed}: {differing} differences, {blocked} blocked")
     return differing > 0
 
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from proxy.wire.messages import message
-from tests.oracle.steps import Ask, B, Batch, C, Copy, E, Enter, Leave, P, S, Script, Step, packed
+from tests.oracle.steps import Ask, B, Batch, C, Cancelled, Copy, E, Enter, Leave, P, S, Script, Step, packed
 from tests.raw import Raw
 
 PATIENCE = 10.0                # seconds for an answer, before it counts as none
@@ -32,11 +32,12 @@ class Transcript:
 class Player:
     """One performance.  `connect` gives a Raw that is logged in, and what it was told."""
 
-    def __init__(self, connect: Callable[[dict[str, str]], tuple[Raw, list[Message]]], gone: Callable[[int], None],
-                 locks: Callable[[int | None], int]) -> None:
-        self.connect, self.gone, self.count_locks = connect, gone, locks
+    def __init__(self, connect: Callable[[dict[str, str]], tuple[Raw, list[Message]]], cancel: Callable[[bytes], None],
+                 gone: Callable[[int], None], locks: Callable[[int | None], int]) -> None:
+        self.connect, self.cancel, self.gone, self.count_locks = connect, cancel, gone, locks
         self.raws: dict[int, Raw] = {}
         self.pids: dict[int, int] = {}
+        self.keys: dict[int, bytes] = {}       # what a cancel request names
         self.told = Transcript()
 
     def play(self, script: Script, like: Transcript | None = None) -> Transcript:
@@ -61,13 +62,16 @@ class Player:
             except TimeoutError:
                 return [(b"timeout", b"")]
             self.raws[client] = raw
-            self.pids[client] = next((int.from_bytes(body[:4]) for tag, body in told if tag == b"K"), 0)
+            self.keys[client] = next((body for tag, body in told if tag == b"K"), b"")
+            self.pids[client] = int.from_bytes(self.keys[client][:4])
             return sorted((tag, body) for tag, body in told if tag in (b"S", b"E", b"N", b"v", b"closed"))
         raw_or_none = self.raws.get(client)
         if raw_or_none is None:
             return []
         raw = raw_or_none
         if isinstance(step, Leave):
+            with suppress(OSError):
+                raw.send(self._unfinished(client, step.unfinished))
             if step.kindly:
                 with suppress(OSError):
                     raw.send(message(b"X"))
@@ -78,18 +82,39 @@ class Player:
             return []
         return _sorted(self._conversation(client, raw, step))
 
+    def _unfinished(self, client: int, step: Batch | Copy | None) -> bytes:
+        match step:
+            case Batch(messages):
+                return b"".join(self._bytes(client, one) for one in messages)
+            case Copy(text, data):
+                return self._bytes(client, Ask(text)) + b"".join(message(b"d", line.encode()) for line in data)
+        return b""
+
+    def _cancelled(self, client: int, raw: Raw, step: Ask | Batch) -> Iterator[Message]:
+        """What came before it runs is told; then the request is repeated, since nobody tells when it has begun."""
+        if isinstance(step, Ask):
+            raw.send(self._bytes(client, step))
+        else:
+            raw.send(b"".join(self._bytes(client, one) for one in step.messages) + message(b"S"))
+        end = time.monotonic() + PATIENCE
+        while not select.select([raw.sock], [], [], 0.02)[0] and time.monotonic() < end:
+            self.cancel(self.keys[client])
+        yield from self._until(client, raw, b"Z")
+
     def _conversation(self, client: int, raw: Raw, step: Step) -> Iterator[Message]:
         try:
             match step:
+                case Cancelled(asked):
+                    yield from self._cancelled(client, raw, asked)
                 case Ask():
-                    raw.send(self._bytes(step))
+                    raw.send(self._bytes(client, step))
                     yield from self._until(client, raw, b"Z")
                 case Batch(messages):
                     # A Query behind an error is thrown away, so nobody can tell how many ReadyForQuery will come: the
                     # acknowledgement of one last Close tells.  There is none in such a batch.
                     open_ended = any(isinstance(one, Ask) for one in messages)
                     tail = message(b"S") + packed(C("end")) + message(b"S") if open_ended else message(b"S")
-                    raw.send(b"".join(self._bytes(one) for one in messages) + tail)
+                    raw.send(b"".join(self._bytes(client, one) for one in messages) + tail)
                     if open_ended:
                         yield from self._until(client, raw, b"3")
                         yield from self._until(client, raw, b"Z")
@@ -104,7 +129,7 @@ class Player:
             yield b"closed", b""
 
     def _copy(self, client: int, raw: Raw, step: Copy) -> Iterator[Message]:
-        text = self._bytes(P(step.text)) + packed(B()) + packed(E()) if step.extended else self._bytes(Ask(step.text))
+        text = self._bytes(client, P(step.text)) + packed(B()) + packed(E()) if step.extended else self._bytes(client, Ask(step.text))
         data = b"".join(message(b"d", line.encode()) for line in step.data)
         data += message(b"f", b"enough\0") if step.fails else message(b"c")
         sync = message(b"S") if step.extended else b""
@@ -119,9 +144,9 @@ class Player:
             raw.send(data + sync)
         yield from self._until(client, raw, b"Z")
 
-    def _bytes(self, one: object) -> bytes:
-        if isinstance(one, Ask | P) and "@pid" in one.text:
-            text = re.sub(r"@pid(\d)@", lambda found: f"{self.pids.get(int(found[1]), 0):010d}", one.text)
+    def _bytes(self, client: int, one: object) -> bytes:
+        if isinstance(one, Ask | P) and "@" in one.text:
+            text = re.sub(r"@pid(\d)@", lambda found: f"{self.pids.get(int(found[1]), 0):010d}", one.text.replace("@me@", str(client)))
             one = Ask(text) if isinstance(one, Ask) else P(text, one.name, one.types)
         return packed(one)
 

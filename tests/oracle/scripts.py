@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from tests.oracle.steps import Ask, B, Batch, C, Copy, D, E, Enter, H, Leave, P, S, Script, Step
+from tests.oracle.steps import Ask, B, Batch, C, Cancelled, Copy, D, E, Enter, H, Leave, P, S, Script, Step
 
 NAMES = ("work_mem", "search_path", "TimeZone", "DateStyle", "application_name", "statement_timeout", "lock_timeout", "app.tenant",
          "my.own", "client_encoding", "standard_conforming_strings", "IntervalStyle", "extra_float_digits", "bytea_output",
@@ -65,7 +65,7 @@ def _batches(draw: st.DrawFn, texts: Sequence[str]) -> Batch:
                 said.append(D(name, "S"))
             case 2:
                 said.append(B(name, portal=draw(st.sampled_from(("", "p")))))
-                said.append(E(draw(st.sampled_from(("", "p"))), draw(st.integers(0, 1))))
+                said += [E(draw(st.sampled_from(("", "p"))), draw(st.integers(0, 2))) for _ in range(draw(st.integers(1, 3)))]
             case 3:
                 said.append(C(draw(st.sampled_from(("", "p"))), "P"))
             case _:
@@ -117,19 +117,33 @@ def scripts(draw: st.DrawFn) -> tuple[Script, int]:
             steps.append((client, Enter(draw(st.sampled_from(OPTIONS)))))
             there.add(client)
         steps += ((client, step) for step in draw(_turns(client, client < holders)))
-        if draw(st.integers(0, 11)) == 0:
-            steps.append((client, Leave(draw(st.booleans()))))
+        if draw(st.integers(0, 9)) == 0:
+            steps.append((client, draw(_leaves(client))))
             there.discard(client)
     return tuple(steps), min(holders + 1, clients)
 
 
+def _leaves(client: int) -> st.SearchStrategy[Leave]:
+    """In the middle of something: of what is not ended nothing stays, and no sequence is asked, which would tell."""
+    begun = st.lists(st.sampled_from(WORDS["UNFINISHED"]), min_size=1, max_size=3).map(
+        lambda texts: Batch(tuple(one for text in texts for one in (P(text.replace("t$", f"t{client}")), B(), E()))))
+    copy = st.builds(Copy, st.just(f"copy t{client} (id, a) from stdin"), st.just(("70\t1\n", "71\t")))
+    return st.builds(Leave, st.booleans(), st.one_of(st.none(), st.none(), begun, copy))
+
+
+def _cancelled() -> st.SearchStrategy[Step]:
+    text = st.sampled_from(WORDS["ENDLESS"])
+    return st.one_of(text.map(Ask), text.map(lambda one: Batch((P(one.partition(";")[0]), B(), E(), P("select 1"), B(), E())))).map(
+        Cancelled)
+
+
 @st.composite
 def _turns(draw: st.DrawFn, client: int, holds: bool) -> list[Step]:
-    mine = [text.replace("t$", f"t{client}") for text in WORDS["DATA"]]
+    mine = [text.replace("t$", f"t{client}") for text in (*WORDS["DATA"], *WORDS["CODE"])]
     plain = (*WORDS["LASTING"], *WORDS["LOCAL"], *SEEN, *SEEN, *WORDS["FAILING"], *mine, *WORDS["NOTIFYING"], *WORDS["LOCKING"])
     if holds:
-        everything = (*plain, *WORDS["OPENING"] * 3, *WORDS["WITHIN"] * 2, *WORDS["ENDING"] * 3, *WORDS["CURSORS"], *WORDS["KEPT"],
-                      *(text for pair in KEEPING for text in pair))
+        everything = (*plain, *WORDS["OPENING"] * 3, *WORDS["WITHIN"] * 2, *WORDS["ENDING"] * 3, *WORDS["CURSORS"],
+                      *(text.replace("t$", f"t{client}") for text in (*WORDS["KEPT"], *(text for pair in KEEPING for text in pair))))
         return draw(st.lists(_steps(client, everything), min_size=1, max_size=3))
     inner = st.lists(_steps(client, (*plain, *WORDS["WITHIN"] * 2, *WORDS["CURSORS"])), max_size=4)
     match draw(st.integers(0, 5)):
@@ -140,10 +154,12 @@ def _turns(draw: st.DrawFn, client: int, holds: bool) -> list[Step]:
             # What an error or a chain has left open is closed for certain.
             return [Ask(opening), *draw(inner), Ask(ending), Ask("rollback"), *draw(st.lists(_steps(client, SEEN), max_size=2))]
         case 4:
-            keeps, frees = draw(st.sampled_from(KEEPING))
-            return [Ask(keeps), *draw(st.lists(_steps(client, (*plain, *WORDS["KEPT"])), max_size=3)), Ask(frees), Ask("discard all")]
+            keeps, frees = (text.replace("t$", f"t{client}") for text in draw(st.sampled_from(KEEPING)))
+            kept = (*plain, *(text.replace("t$", f"t{client}") for text in WORDS["KEPT"]))
+            return [Ask(keeps), *draw(st.lists(_steps(client, kept), max_size=3)), Ask("rollback"), Ask(frees), Ask("discard all")]
     return [draw(_batches(plain))]
 
 
 def _steps(client: int, texts: Sequence[str]) -> st.SearchStrategy[Step]:
-    return st.one_of(_asks(texts), _asks(texts), _asks(texts), _batches(texts), _copies(client))
+    usual = st.one_of(_asks(texts), _asks(texts), _asks(texts), _batches(texts), _copies(client))
+    return st.integers(0, 29).flatmap(lambda number: _cancelled() if not number else usual)

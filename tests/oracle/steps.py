@@ -11,7 +11,7 @@ from proxy.wire.messages import message, query
 
 @dataclass(frozen=True)
 class Ask:
-    """A simple Query.  `@pid0@` in a text is the process id of the first client."""
+    """A simple Query.  `@pid0@` in a text is the process id of the first client, `@me@` the number of who says it."""
 
     text: str
 
@@ -83,12 +83,21 @@ class Enter:
 
 @dataclass(frozen=True)
 class Leave:
-    """Says goodbye, or not."""
+    """Says goodbye, or not; or goes in the middle of something that cannot be committed: `unfinished` is a batch without its Sync,
+    or a COPY without its end."""
 
     kindly: bool = True
+    unfinished: Batch | Copy | None = None
 
 
-Step = Ask | Batch | Copy | Enter | Leave
+@dataclass(frozen=True)
+class Cancelled:
+    """What takes for ever, and a cancel request as soon as it runs."""
+
+    step: Ask | Batch
+
+
+Step = Ask | Batch | Copy | Enter | Leave | Cancelled
 Script = tuple[tuple[int, Step], ...]
 
 
@@ -131,3 +140,5 @@ def simpler(step: Step) -> Iterator[Step]:
         case Enter(options) if options:
             yield Enter()
             yield from (Enter(options[:at] + options[at + 1:]) for at in range(len(options)))
+        case Leave(kindly, unfinished) if unfinished is not None:
+            yield Leave(kindly)
