@@ -75,3 +75,20 @@ def test_settings_come_back_with_several_told_at_once(oracle: Stage) -> None:
 
 def test_a_query_ends_the_unnamed_statement_of_a_lease_before(oracle: Stage) -> None:
     same(oracle, (0, Enter()), (0, Batch((P("select 1"),))), (0, "select 2"), (0, Batch((B(portal="p"),))))
+
+
+def test_what_follows_a_reset_in_its_message_finds_what_the_session_began_with(oracle: Stage) -> None:
+    for path in ("s2,public", "s2, public"):
+        begun = Enter((("search_path", path), ("TimeZone", "Asia/Tokyo")))
+        same(oracle, (0, begun), (0, "begin"), (0, "set local search_path to default"), (0, "select at from place"), (0, "commit"))
+        same(oracle, (0, begun), (1, Enter()), (1, "show search_path"), (0, "reset timezone; show timezone; selec"),
+             (0, "reset timezone; select 'é', nosuch"), (0, "reset timezone; show search_path"))
+        same(oracle, (0, begun), (0, "set search_path to s1; reset all; select at from place; set timezone to default; show timezone"))
+        for text in ("reset all", "discard all"):
+            same(oracle, (0, begun), (0, "set search_path to s1"), (0, Batch((P(text), B(), E(), P("select at from place"), B(), E()))))
+        same(oracle, (0, begun), (0, "begin; set search_path to s1"), (0, "reset search_path"), (0, "rollback"), (0, "show search_path"),
+             (1, Enter()), (1, "show search_path"), (0, "reset all"))
+
+
+def test_two_executions_of_what_was_not_prepared_keep_no_connection(oracle: Stage) -> None:
+    same(oracle, (0, Enter()), (1, Enter()), (0, Batch((P("selec"), B(), E("", 1), E("", 1)))), (1, "select 1"))

@@ -333,7 +333,7 @@ class Attention(Relay):
                 break
             tag, total = inbox[at], int.from_bytes(inbox[at + 1:at + 5]) + 1
             due = self.account.dues[0] if self.account.dues else None
-            ours = due is not None and (due.ours or due.hidden)
+            ours = due is not None and (due.ours or due.hidden or due.woven is not None)
             if not ours and (tag not in _LOOKED_AT or tag == 0x44 or (tag in b"TE" and total > _WHOLE)):
                 if tag in b"TE":
                     put(self.account.server(b"%c" % tag, bytes(inbox[at + 5:at + 4096]), bytes(inbox[at:at + 5])))

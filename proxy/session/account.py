@@ -63,6 +63,7 @@ from proxy.session.neutral import changes_schema
 from proxy.session.parameters import Parameters, State, difference
 from proxy.session.pids import Whose, translated
 from proxy.session.prepared import NOWHERE
+from proxy.session.returning import woven
 from proxy.session.routines import Routines
 from proxy.session.statements import read, statements
 from proxy.session.wording import placed, renamed, unread
@@ -128,7 +129,15 @@ class Account(Extended):
         text = body[:-1]
         self.unnamed = None                   # a simple Query ends it
         found = read(text, conforming=self.conforming)
-        each = () if not found else tuple(one.effects for one in statements(text, conforming=self.conforming))
+        there = () if not found else statements(text, conforming=self.conforming)
+        each, more = tuple(one.effects for one in there), None
+        if there and self.parameters.beginning:
+            more = woven(text, there, self.parameters.beginning, within=self.status == b"T")
+            if more.ours:
+                text, each = more.text, more.each
+                found = read(text, conforming=self.conforming)
+            else:
+                more = None
         before = tuple(self.pins)
         self._beware(found)
         if len(found) == 1 and isinstance(found[0], Deallocate) and found[0].name is not None:
@@ -145,9 +154,10 @@ class Account(Extended):
         if Reason.SEQUENCE in self.pins and Reason.SEQUENCE not in before:
             ahead += packed(Q, FORGET + b"\0")
             self.dues.append(Due(Q, ours=True))
-        self.dues.append(Due(Q, each, schema=changes_schema(text), pins=tuple(reason for reason in self.pins if reason not in before)))
+        self.dues.append(Due(Q, each, schema=changes_schema(text), pins=tuple(reason for reason in self.pins if reason not in before),
+                             woven=more))
         sent = translated(text, found, self.pid, self.whose)
-        if sent != text:
+        if sent != text or more is not None:
             self.dues[-1].texts = text, sent
         return ahead + packed(Q, sent + b"\0")
 
@@ -260,7 +270,7 @@ class Account(Extended):
             return b"" if due.ours else whole if due.answer is None else due.answer
         elif tag == b"D" and due.ours:
             due.rows.append(body)
-        return b"" if due.ours or due.at < due.hidden else whole
+        return b"" if due.silent else whole
 
     def _complete(self, due: Due, tag: bytes, whole: bytes) -> bytes:
         if due.schema and tag == b"C":
@@ -268,11 +278,17 @@ class Account(Extended):
             self.schema_changing = self.doubts.made = True
         if due.tag == E:
             self.dues.popleft()
-            if tag in b"Cs":
+            if tag in b"Cs" and due.ours:
+                self.mirror.apply(due.statements[0])
+            elif tag in b"Cs":
                 self._apply(due.statements[0])
             if tag == b"s" and due.known is not None and self.portals.get(due.portal) is due.known:
                 self.portals[due.portal] = replace(due.known, effects=())   # it has run; what is left is to fetch its rows
         elif due.tag == Q and tag == b"C":
+            if due.woven is not None and due.silent:
+                self.mirror.apply(due.statements[due.at])
+                due.at += 1
+                return b""
             if due.at < len(due.statements):
                 self._apply(due.statements[due.at])
             due.at += 1
@@ -320,12 +336,13 @@ class Account(Extended):
         if due is not None and due.known is not None and b"\0C0A000\0" in body and b"RevalidateCachedQuery\0" in body:
             prepared.is_stale(due.known)
         if due is not None and due.tag not in UNTIL_READY:
+            given_up = []
             while self.dues and self.dues[0].tag not in UNTIL_READY:
-                given_up = self.dues.popleft()
-                if given_up.undo is not None:
-                    given_up.undo()
-                if given_up is not due:
-                    self._unpin(given_up)
+                given_up.append(self.dues.popleft())
+                if (undo := given_up[-1].undo) is not None:
+                    undo()
+            for each in given_up[1:]:
+                self._unpin(each)
             self.skipping = not self.dues
         elif due is not None:
             if due.undo is not None:

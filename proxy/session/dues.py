@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from proxy.session.consequences import Effect, Reason
 from proxy.session.prepared import Statement
+from proxy.session.returning import Woven
 from proxy.wire import messages
 
 Effects = tuple[Effect, ...]
@@ -34,6 +35,7 @@ class Due:
     statements: tuple[Effects, ...] = ()
     at: int = 0                               # how many of the statements are done
     hidden: int = 0                           # how many of the first are ours
+    woven: Woven | None = None                # a text of the client's with more of ours in it
     leads: bool = False                       # and a failure of it must stop what follows
     schema: bool = False                      # may change what statements mean
     known: Statement | None = None            # the prepared one that it is about
@@ -49,6 +51,11 @@ class Due:
     rows: list[bytes] = field(default_factory=list)
     error: bytes | None = None
     then: Callable[[Due], None] | None = None
+
+    @property
+    def silent(self) -> bool:
+        """The client is not told what comes now."""
+        return self.ours or self.at < self.hidden or (self.woven is not None and self.at in self.woven.ours)
 
 
 def packed(tag: int, body: bytes) -> bytes:

@@ -23,15 +23,21 @@ from proxy.session.neutral import changes_schema, harmless
 from proxy.session.parameters import Parameters, State
 from proxy.session.pids import STRIKE, Whose, bound, translated
 from proxy.session.prepared import NOWHERE, Statement, statement
+from proxy.session.returning import behind
 from proxy.session.statements import read
+from proxy.session.tokens import encode
 
 _EXECUTE = re.compile(rb'\s*+execute\s++("[^"]++"|[\w$]++)', re.IGNORECASE)
 
 FORGET = b"DISCARD SEQUENCES"
 """Ahead of a client's first currval() or lastval(), from which on it keeps its connection: what others left is not its own."""
 
-_FORGET_IN_A_BATCH = (packed(P, NOWHERE + b"\0" + FORGET + b"\0\0\0") + packed(B, NOWHERE + b"\0" + NOWHERE + b"\0" + bytes(6))
-                      + packed(E, NOWHERE + b"\0" + bytes(4)) + packed(C, b"S" + NOWHERE + b"\0"))
+
+def _in_a_batch(text: bytes) -> bytes:
+    """A statement of ours, five messages."""
+    return (packed(P, NOWHERE + b"\0" + text + b"\0\0\0") + packed(B, NOWHERE + b"\0" + NOWHERE + b"\0" + bytes(6))
+            + packed(E, NOWHERE + b"\0" + bytes(4)) + packed(C, b"P" + NOWHERE + b"\0") + packed(C, b"S" + NOWHERE + b"\0"))
+
 
 
 class Extended:
@@ -251,11 +257,24 @@ class Extended:
         self._beware(effects)
         ahead = b""
         if Reason.SEQUENCE in self.pins and Reason.SEQUENCE not in before:
-            ahead = _FORGET_IN_A_BATCH
-            self.dues += (Due(P, ours=True), Due(B, ours=True), Due(E, ((),), ours=True), Due(C, ours=True))
+            ahead = self._in_a_batch(FORGET)
         self.dues.append(Due(E, (effects,), known=known, schema=known is not None and changes_schema(known.text), portal=portal,
                              pins=tuple(reason for reason in self.pins if reason not in before)))
-        return ahead + packed(E, body)
+        return ahead + packed(E, body) + self._behind(effects)
+
+    def _behind(self, effects: Effects) -> bytes:
+        """What brings back the settings that the session began with, in the middle of a batch."""
+        if not effects or not self.parameters.beginning:
+            return b""
+        data = b""
+        for text, does in behind(effects, self.parameters.beginning):
+            data += self._in_a_batch(encode(text), does)
+        return data
+
+    def _in_a_batch(self, text: bytes, does: Effects = ()) -> bytes:
+        """A statement of ours."""
+        self.dues += (Due(P, ours=True), Due(B, ours=True), Due(E, (does,), ours=True), Due(C, ours=True), Due(C, ours=True))
+        return _in_a_batch(text)
 
     def _close(self, body: bytes) -> bytes:
         undo = None

@@ -22,7 +22,8 @@ def placed(error: bytes, due: Due) -> bytes:
     found = _POSITION.search(error) if due.texts is not None else None
     if due.texts is None or found is None:
         return error
-    moved = b"%d" % position(*due.texts, int(found[1]))
+    place = position(*due.texts, int(found[1]))
+    moved = b"%d" % (place if due.woven is None else due.woven.placed(place))
     return packed(error[0], error[5:found.start(1)] + moved + error[found.end(1):])
 
 
