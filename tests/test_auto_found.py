@@ -85,10 +85,22 @@ def test_what_follows_a_reset_in_its_message_finds_what_the_session_began_with(o
              (0, "reset timezone; select 'é', nosuch"), (0, "reset timezone; show search_path"))
         same(oracle, (0, begun), (0, "set search_path to s1; reset all; select at from place; set timezone to default; show timezone"))
         for text in ("reset all", "discard all"):
-            same(oracle, (0, begun), (0, "set search_path to s1"), (0, Batch((P(text), B(), E(), P("select at from place"), B(), E()))))
+            same(oracle, (0, begun), (0, "set search_path to s1"),
+                 (0, Batch((P(text), B(), E(), P("select at from place"), B(), E()))))
         same(oracle, (0, begun), (0, "begin; set search_path to s1"), (0, "reset search_path"), (0, "rollback"), (0, "show search_path"),
              (1, Enter()), (1, "show search_path"), (0, "reset all"))
 
 
 def test_two_executions_of_what_was_not_prepared_keep_no_connection(oracle: Stage) -> None:
     same(oracle, (0, Enter()), (1, Enter()), (0, Batch((P("selec"), B(), E("", 1), E("", 1)))), (1, "select 1"))
+
+
+def test_a_half_of_datestyle_meets_the_other_that_belongs_to_it(oracle: Stage) -> None:
+    same(oracle, (0, Enter((("datestyle", "dmy"), ("options", "-c datestyle=sql")))), (0, "show datestyle"))
+    same(oracle, (0, Enter((("datestyle", "dmy"),))), (1, Enter()), (1, "set datestyle to german"), (0, "show datestyle"),
+         (0, "set datestyle to sql"), (0, "reset datestyle; show datestyle"))
+    same(oracle, (1, Enter()), (1, "set datestyle to german"), (0, Enter((("datestyle", "sql"),))), (0, "show datestyle"),
+         (1, "show datestyle"), (0, "set datestyle to 'iso, ymd'"), (0, "reset all"))
+    for options in ("-c datestyle=sql -c datestyle=ymd -cDateStyle=iso", "-c datestyle=mdy -c datestyle=german",
+                    "-c datestyle=german -c datestyle=mdy"):
+        same(oracle, (0, Enter((("options", options),))), (0, "show datestyle"))

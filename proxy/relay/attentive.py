@@ -27,6 +27,7 @@ from proxy.relay.standin import StandIn
 from proxy.session import keepalive
 from proxy.session.account import Account
 from proxy.session.consequences import Reason
+from proxy.session.datestyle import partial
 from proxy.session.link import BEGAN, THINK, I, T
 from proxy.session.neutral import NEUTRAL
 from proxy.session.parameters import Parameters, State
@@ -76,6 +77,9 @@ class Attentive(Leading):
     def _are_told(self, told: dict[str, str]) -> None:
         self.told = told
         self.neutral = NEUTRAL if self._conforming else set()
+        if partial(self.beginning.get("datestyle", "")) and "DateStyle" in told:
+            self.beginning = {**self.beginning, "datestyle": told["DateStyle"]}
+            self.settings = intern(_state(self.pool, self.beginning))
 
     @property
     def _conforming(self) -> bool:

@@ -30,6 +30,7 @@ from proxy.session.consequences import (
     Transaction,
     What,
 )
+from proxy.session.datestyle import joined, partial
 from proxy.session.tokens import encode
 
 MOST_BYTES = 1 << 16       # of names and values that one client may have us keep
@@ -255,18 +256,26 @@ def beginnings(asked: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]
             if found is None or not _FOR_LIFE.isdisjoint(found):
                 rest[name] = value
             else:
-                settings = {**found, **settings}
+                settings = _begun(found, settings)
         elif name.lower() in _FOR_LIFE or name.startswith("_pq_."):
             rest[name] = value
         else:
-            settings[name.lower()] = value
+            settings = _begun(settings, {name.lower(): value})
     return settings, rest
+
+
+def _begun(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str]:
+    """Of one name the last value counts; of DateStyle each may name a half."""
+    found = {**before, **after}
+    if "datestyle" in before and "datestyle" in after:
+        found["datestyle"] = joined(before["datestyle"], after["datestyle"])
+    return found
 
 
 def _options(text: str) -> dict[str, str] | None:
     """`-c name=value` and `--name=value`, as PostgreSQL splits them (pg_split_opts in postinit.c); None: something else is there."""
     words = [re.sub(r"\\(.)", r"\1", word, flags=re.DOTALL) for word in re.findall(r"(?:[^\s\\]|\\.)+", text, re.DOTALL)]
-    found = {}
+    found: dict[str, str] = {}
     while words:
         word = words.pop(0)
         if word == "-c":
@@ -280,7 +289,7 @@ def _options(text: str) -> dict[str, str] | None:
         name, equals, value = word.partition("=")
         if not equals:
             return None
-        found[name.replace("-", "_").lower()] = value
+        found = _begun(found, {name.replace("-", "_").lower(): value})
     return found
 
 
@@ -344,4 +353,5 @@ def _assignment(name: str, value: Value) -> str:
         return f"SET {_name(name)} TO {value.text}"
     if name in _LISTS:
         return f"SELECT pg_catalog.set_config({literal(name)}, {literal(value.text)}, false)"
-    return f"SET {_name(name)} TO {literal(value.text)}"
+    said = f"SET {_name(name)} TO {literal(value.text)}"
+    return f"RESET datestyle; {said}" if name == "datestyle" and partial(value.text) else said
