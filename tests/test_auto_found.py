@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.oracle.stage import Stage
-from tests.oracle.steps import Ask, B, Batch, C, Copy, D, E, Enter, P, S, Step
+from tests.oracle.steps import Ask, B, Batch, C, Copy, D, E, Enter, Leave, P, S, Step
 
 
 def same(both: Stage, *steps: tuple[int, Step | str], width: int = 1) -> None:
@@ -87,8 +87,8 @@ def test_what_follows_a_reset_in_its_message_finds_what_the_session_began_with(o
         for text in ("reset all", "discard all"):
             same(oracle, (0, begun), (0, "set search_path to s1"),
                  (0, Batch((P(text), B(), E(), P("select at from place"), B(), E()))))
-        same(oracle, (0, begun), (0, "begin; set search_path to s1"), (0, "reset search_path"), (0, "rollback"), (0, "show search_path"),
-             (1, Enter()), (1, "show search_path"), (0, "reset all"))
+        same(oracle, (0, begun), (0, "begin; set search_path to s1"), (0, "reset search_path"), (0, "rollback"),
+             (0, "show search_path"), (1, Enter()), (1, "show search_path"), (0, "reset all"))
 
 
 def test_two_executions_of_what_was_not_prepared_keep_no_connection(oracle: Stage) -> None:
@@ -104,3 +104,20 @@ def test_a_half_of_datestyle_meets_the_other_that_belongs_to_it(oracle: Stage) -
     for options in ("-c datestyle=sql -c datestyle=ymd -cDateStyle=iso", "-c datestyle=mdy -c datestyle=german",
                     "-c datestyle=german -c datestyle=mdy"):
         same(oracle, (0, Enter((("options", options),))), (0, "show datestyle"))
+
+
+def test_a_setting_of_ones_own_making_is_known_to_who_has_made_it(oracle: Stage) -> None:
+    """For ever, whatever becomes of it: '' where others read NULL."""
+    both, see = ((0, Enter()), (1, Enter())), "select current_setting('fresh.x', true)"
+    for width in (1, 2):
+        same(oracle, *both, (0, "set fresh.x to 'a'"), (1, see), (0, see), (1, "show fresh.x"), (0, "show fresh.x"), (1, see),
+             width=width)
+    same(oracle, *both, (0, "begin"), (0, "set local fresh.x to 'a'"), (0, "rollback"), (1, see), (0, see), (1, "set fresh.y to 1"),
+         (0, see), (1, see), (0, "select current_setting('fresh.y', true)"))
+    same(oracle, *both, (0, Batch((P("select set_config('fresh.x', $1, true)"), B("", ("5",)), E()))), (1, see), (0, see))
+    for text in ("reset fresh.x", "set fresh.x to default", "with x as (select set_config('fresh.x', 'u', true)) select * from x",
+                 "set fresh.x to 'a'; discard plans", "set fresh.x to 'a'; select 1/0"):
+        same(oracle, *both, (0, text), (1, see), (0, see))
+    same(oracle, (0, Enter((("options", "-c fresh.x=2"),))), (1, Enter()), (0, see), (1, see), (0, see), (0, "reset all"), (0, see),
+         (0, "set fresh.x to 3; rollback"), (0, see))
+    same(oracle, *both, (0, "set fresh.x to 'a'"), (0, "create temp table x (a int)"), (0, "begin"), (0, Leave(False)), (1, see))

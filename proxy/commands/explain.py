@@ -19,6 +19,7 @@ from proxy.session.consequences import (
     Effect,
     Execute,
     Listen,
+    Names,
     Notify,
     OwnPid,
     OwnState,
@@ -42,7 +43,7 @@ def say(effect: Effect) -> tuple[str, str]:
     match effect:
         case Set(name, value, local):
             return _kept(local), f"{name} = {value if value is not None else 'default'}"
-        case Configure(None, _, _):
+        case Configure(None, _, _) | Names():
             return _kept(True), "set_config() for this transaction"
         case Configure(name, value, local):
             return _kept(local), f"{name} = {literal(value or '')}"

@@ -28,7 +28,7 @@ from proxy.pool.plan import Census, Do, plan
 from proxy.pool.reach import Reach
 from proxy.pool.tally import Histogram
 from proxy.pool.upstream import AT_ONCE, Key, Settings, Upstream, adapt, set_role
-from proxy.session.parameters import State
+from proxy.session.parameters import State, fits
 from proxy.session.routines import Routines
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ class Pool(Housekeeping):
             if place.gone:
                 continue
             key = place.waiter.key
-            fitting = len(self.idle.get(key, ()))
+            fitting = self._fitting(key, place.waiter.settings)
             if not fitting and provided[key] < self.dials[key]:
                 provided[key] += 1
                 continue
@@ -214,7 +214,7 @@ class Pool(Housekeeping):
                     break
                 self._dial(key)
             elif what is Do.EVICT and self._later is None:
-                self._evict_other(key)
+                self._evict_other(key, place.waiter.settings)
             else:
                 break
             return True
@@ -225,15 +225,22 @@ class Pool(Housekeeping):
         stack = self.idle[key]
         at = next((at for at in range(len(stack) - 1, -1, -1) if wanted is None or stack[at].settings is wanted), -1)
         if isinstance(wanted, State) and at < 0:
-            at = min(range(len(stack)), key=lambda at: _distance(stack[at].settings, wanted))
+            at = min((at for at, one in enumerate(stack) if _fits(one.settings, wanted)),
+                     key=lambda at: _distance(stack[at].settings, wanted))
         upstream = stack.pop(at)
         if not self.idle[key]:
             del self.idle[key]
         self.idle_count -= 1
         return upstream
 
-    def _evict_other(self, key: Key) -> None:
-        oldest = min((stack[0] for other, stack in self.idle.items() if other != key and stack),
+    def _fitting(self, key: Key, wanted: Settings | None) -> int:
+        """How many of the idle ones somebody could have."""
+        stack = self.idle.get(key, [])
+        return len(stack) if wanted is None else sum(_fits(upstream.settings, wanted) for upstream in stack)
+
+    def _evict_other(self, key: Key, wanted: Settings | None) -> None:
+        oldest = min((upstream for other, stack in self.idle.items() for upstream in stack
+                      if other != key or (wanted is not None and not _fits(upstream.settings, wanted))),
                      key=lambda upstream: upstream.idle_since)
         self.drop(oldest)
 
@@ -316,7 +323,8 @@ class Pool(Housekeeping):
         place = self.queue[0]
         waiter = place.waiter
         wanted = waiter.settings
-        if (place.gone or waiter.key != upstream.key or (wanted is not None and wanted is not upstream.settings and not waiter.adapts)
+        if (place.gone or waiter.key != upstream.key or (wanted is not None and wanted is not upstream.settings and not (
+                    waiter.adapts and _fits(upstream.settings, wanted)))
                 or self.retired or (upstream.expires and self.now > upstream.expires)):
             return False
         self.queue.popleft()
@@ -415,8 +423,12 @@ class Pool(Housekeeping):
                 del self.idle[upstream.key]
 
 
+def _fits(has: Settings, wanted: Settings) -> bool:
+    return not (isinstance(has, State) and has.customs) or (isinstance(wanted, State) and fits(has, wanted))
+
+
 def _distance(has: Settings, wanted: State) -> int:
     """How many statements it takes, about."""
     assert isinstance(has, State)
-    return (len(set(has.settings) ^ set(wanted.settings)) + (has.role != wanted.role)
+    return (len(set(has.settings) ^ set(wanted.settings)) + len(has.customs ^ wanted.customs) + (has.role != wanted.role)
             + 2 * (has.authorization != wanted.authorization))

@@ -13,6 +13,7 @@ import socket
 import ssl
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from proxy.config.mode import Mode
@@ -277,8 +278,8 @@ class Upstream(Ear):
     def anew(self) -> None:
         """A reset is on its way, behind which it is as it was after login."""
         self.prepared.clear()
-        if isinstance(self.settings, State):
-            self.settings = self.fresh
+        if isinstance(self.settings, State) and isinstance(self.fresh, State):
+            self.settings = intern(replace(self.fresh, customs=self.settings.customs))
 
     def close(self) -> None:
         if self.broken:

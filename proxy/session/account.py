@@ -235,6 +235,8 @@ class Account(Extended):
                     self.stale = True
         self.parameters.apply(effects)
         self.mirror.apply(effects)
+        if self.parameters.too_much:
+            self.pin(Reason.SETTING, "too many settings to keep")
 
     # -- from the server ----------------------------------------------------------------------------------
 

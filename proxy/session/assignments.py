@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from proxy.session.consequences import Authorization, Bound, Configure, Effect, Pin, Reason, Reset, ResetAll, Role, Set
+from proxy.session.consequences import Authorization, Bound, Configure, Effect, Names, Pin, Reason, Reset, ResetAll, Role, Set
 from proxy.session.tokens import Kind, Token, fold
 
 Tokens = Sequence[Token]
@@ -254,9 +254,14 @@ def _configured(arguments: Sequence[Token]) -> Sequence[Effect] | None:
     if local is not None and numbers[0] is None and numbers[1] is None:
         return configured(name.value, value.value, local)
     if local:
-        return (Configure(None, None, True),)
+        return (Configure(None, None, True), *named(name))
     wanted = [each.value if number is None else number for each, number in zip((name, value), numbers, strict=False)]
     return (Bound(wanted[0], wanted[1], False if numbers[2] is None else numbers[2]),)
+
+
+def named(name: Token) -> Sequence[Effect]:
+    """A setting of one's own making is known to the session from then on."""
+    return (Names(fold(name.value)),) if name.kind == Kind.STRING and name.plain and "." in name.value else ()
 
 
 def configured(name: str, value: str, local: bool) -> Sequence[Effect]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from proxy.session.assignments import Tokens, mark, words
 from proxy.session.calls import calls
-from proxy.session.consequences import Configure, Doubt, Effect, Notify, OwnPid, OwnState, Reason, Transaction
+from proxy.session.consequences import Configure, Doubt, Effect, Names, Notify, OwnPid, OwnState, Reason, Transaction
 from proxy.session.tokens import Kind, Token, tokens
 
 # Words of PL/pgSQL behind which an expression may begin.
@@ -42,7 +42,7 @@ def of_plpgsql(source: str, *, doubt: str = "do") -> tuple[Effect, ...]:
 
 
 def leaves_nothing(effect: Effect) -> bool:
-    return isinstance(effect, Notify | OwnState | OwnPid | Transaction) or effect == Configure(None, None, True)
+    return isinstance(effect, Names | Notify | OwnState | OwnPid | Transaction) or effect == Configure(None, None, True)
 
 
 def of_do(rest: Tokens) -> tuple[Effect, ...]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from proxy.session.assignments import Tokens, mark, truth, words
+from proxy.session.assignments import Tokens, mark, named, truth, words
 from proxy.session.consequences import Configure, Doubt, Effect, Notify, OwnPid, Pin, Reason
 from proxy.session.functions import CONSEQUENCES, GRAMMAR, HARMLESS, KEYWORDS, NOT_CALLED_BEHIND, VIEWS, about_pids
 from proxy.session.tokens import Kind, offset
@@ -48,7 +48,7 @@ def _call(tokens: Tokens, at: int, text: str, names_behind: set[str]) -> Iterato
     if about_pids(name) and schema in (None, "pg_catalog"):
         yield OwnPid(name, offset(text, tokens[first].start), offset(text, token.end))
     elif name == "set_config":
-        yield _set_config(tokens[at + 2:])
+        yield from _set_config(tokens[at + 2:])
     elif name == "pg_notify":
         arguments = tokens[at + 2:at + 3]
         yield Notify(arguments[0].value if arguments and arguments[0].kind == Kind.STRING and arguments[0].plain else None)
@@ -85,7 +85,7 @@ def _harmless(tokens: Tokens, at: int, schema: str | None, before: object, names
     return token.value == "operator" and words(tokens[at + 2:], "pg_catalog")
 
 
-def _set_config(arguments: Tokens) -> Effect:
+def _set_config(arguments: Tokens) -> Sequence[Effect]:
     """A set_config() whose result the text does not tell; for the transaction only, it does not matter."""
     depth, commas = 0, 0
     for at, token in enumerate(arguments):
@@ -100,5 +100,5 @@ def _set_config(arguments: Tokens) -> Effect:
         elif token.value == "," and not depth:
             commas += 1
             if commas == 2 and len(arguments) > at + 2 and mark(arguments[at + 2], ")") and truth(arguments[at + 1]):
-                return Configure(None, None, True)
-    return Pin(Reason.SETTING, "set_config")
+                return Configure(None, None, True), *(named(arguments[0]) if mark(arguments[1], ",") else ())
+    return (Pin(Reason.SETTING, "set_config"),)

@@ -83,6 +83,13 @@ class Configure:
 
 
 @dataclass(frozen=True, slots=True)
+class Names:
+    """A set_config() for the transaction, of this name and whatever value."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Bound:
     """A set_config() some of whose arguments are parameters, by their numbers from 0: what it does is in the Bind message."""
 
@@ -197,5 +204,5 @@ class Doubt:
     why: str = ""
 
 
-Effect = (Set | Configure | Bound | Reset | ResetAll | Role | Authorization | Discard | Transaction | Listen | Unlisten | Notify
+Effect = (Set | Configure | Names | Bound | Reset | ResetAll | Role | Authorization | Discard | Transaction | Listen | Unlisten | Notify
           | Prepare | Execute | Deallocate | OwnPid | OwnState | Defaults | Pin | Unpin | Doubt)

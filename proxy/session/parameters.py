@@ -23,6 +23,7 @@ from proxy.session.consequences import (
     Configure,
     Discard,
     Effect,
+    Names,
     Reset,
     ResetAll,
     Role,
@@ -34,8 +35,10 @@ from proxy.session.datestyle import joined, partial
 from proxy.session.tokens import encode
 
 MOST_BYTES = 1 << 16       # of names and values that one client may have us keep
+MOST_CUSTOMS = 500         # names of settings of its own making
 _LISTS = {"search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries", "shared_preload_libraries"}
 _CONSTANT = re.compile(r"'((?:[^']|'')*+)'|([a-z_][a-z0-9_]*+|-?[0-9][0-9.]*+)")
+_NAMING = (Set, Configure, Reset, Names)
 _SIMPLE = re.compile(r"[a-z_][a-z0-9_]*+")
 
 
@@ -54,6 +57,7 @@ class State:
     settings: tuple[tuple[str, Value], ...] = ()       # by name
     role: str | None = None
     authorization: str | None = None
+    customs: frozenset[str] = frozenset()    # settings of one's own making (`app.tenant`): once set, a session knows them for ever
     digest: bytes = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -62,6 +66,11 @@ class State:
 
 
 NOTHING = State()
+
+
+def fits(has: State, wants: State) -> bool:
+    """Can the one be brought to the other?  A session does not forget that it knows a setting, which then reads '' and not NULL."""
+    return not has.customs or has.customs <= wants.customs
 
 
 @dataclass(slots=True)
@@ -78,12 +87,13 @@ class _Mark:
 class Parameters:
     """One client's.  `beginning`: what its startup packet set, which RESET brings back."""
 
-    __slots__ = ("_bytes", "_known", "authorization", "beginning", "broken", "explicit", "implicit", "local", "marks", "reported",
-                 "role", "settings")
+    __slots__ = ("_bytes", "_known", "authorization", "beginning", "broken", "customs", "explicit", "implicit", "local", "marks",
+                 "reported", "role", "settings")
 
     def __init__(self, beginning: Mapping[str, str] | None = None) -> None:
         self.beginning = {name: Value(text) for name, text in (beginning or {}).items()}
         self.settings: dict[str, Value] = self.beginning
+        self.customs = frozenset(name for name in self.beginning if "." in name)
         self.role: str | None = None
         self.authorization: str | None = None
         self.marks: list[_Mark] = []
@@ -98,21 +108,23 @@ class Parameters:
     @property
     def too_much(self) -> bool:
         """More is kept for this client than it may ask for: pin it."""
-        return self._bytes > MOST_BYTES
+        return self._bytes > MOST_BYTES or len(self.customs) > MOST_CUSTOMS
 
     def wanted(self) -> State:
         if self._known is None:
-            self._known = State(tuple(sorted(self.settings.items())), self.role, self.authorization)
+            self._known = State(tuple(sorted(self.settings.items())), self.role, self.authorization, self.customs)
         return self._known
 
     def become(self, state: State) -> None:
         """Have what `state` says, from here on."""
         self._change(dict(state.settings))
-        self.role, self.authorization = state.role, state.authorization
+        self.role, self.authorization, self.customs = state.role, state.authorization, state.customs
 
     def apply(self, effects: Iterable[Effect]) -> None:
         """The effects of a statement that has succeeded."""
         for effect in effects:
+            if isinstance(effect, _NAMING) and effect.name is not None and "." in effect.name and effect.name not in self.customs:
+                self.customs, self._known = self.customs | {effect.name}, None      # whatever becomes of the transaction
             match effect:
                 case Set(name, value, True) | Configure(str(name), value, True):
                     self.local = {**self.local, name: value is None}
@@ -316,10 +328,12 @@ def difference(has: State, wants: State) -> bytes:
     had, wanted = dict(has.settings), dict(wants.settings)
     changed = sorted((name for name in wanted if had.get(name) != wanted[name]), key=_order)
     gone = [name for name in had if name not in wanted]
+    unheard = sorted(wants.customs - has.customs - wanted.keys())
     if wants.role is not None and has.authorization is wants.authorization is None and _ANYBODYS.issuperset((*changed, *gone)):
         texts, left = [], False               # SET ROLE asks what the login may, not the role that is left
     else:
         texts, left = list(_leave(has)), True
+    texts += (f"SET {_name(name)} TO ''; RESET {_name(name)}" for name in unheard)
     texts += (f"RESET {_name(name)}" for name in gone)
     texts += (_assignment(name, wanted[name]) for name in changed)
     if wants.authorization is not None:

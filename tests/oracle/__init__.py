@@ -2,8 +2,7 @@
 
 A script is what two or three clients do, one step after the other.  Played directly, each client has a connection of its
 own; played through `auto` they share fewer.  What comes back is compared message by message, as bytes; only what cannot be
-equal is evened out: process ids, the ids of tables.  (And a setting of one's own, `my.own`, has a default in this database: a
-server never forgets that one was set, and shows '' where a new session has none.)
+equal is evened out: process ids, the ids of tables.
 
     steps      what a client can do          scripts    random ones, by hypothesis
     player     one performance               stage      the server, and proxies of several widths in front of it

@@ -34,7 +34,6 @@ SETUP = """
     grant all on all tables in schema public, s1, s2 to public; grant all on all sequences in schema public to public;
     grant usage on schema s1, s2 to public;
     alter database backstage_plugin_oracle set app.tenant to '';
-    alter database backstage_plugin_oracle set my.own to '';
 """
 ROLES = "do $$ begin create role oracle_a; create role oracle_b; exception when duplicate_object then null; end $$"
 
@@ -61,8 +60,10 @@ class Stage:
         self.admin.execute(f"select pg_terminate_backend(pid, 10000) from pg_stat_activity where datname = '{DATABASE}'"
                            " and pid <> pg_backend_pid()")
         self.admin.execute("truncate t0, t1, t2, log restart identity")
-        self.admin.execute("drop table if exists u0, u1, u2")
-        self.admin.execute("drop routine if exists f0, f1, f2, g0, g1, g2")
+        for schema in ("public", "s1", "s2"):
+            for number in range(3):
+                self.admin.execute(f"drop table if exists {schema}.u{number}; drop routine if exists {schema}.f{number};"
+                                   f" drop routine if exists {schema}.g{number}".encode())
 
     def direct(self, script: Script) -> Transcript:
         self._anew()
