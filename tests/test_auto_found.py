@@ -108,7 +108,8 @@ def test_a_half_of_datestyle_meets_the_other_that_belongs_to_it(oracle: Stage) -
 
 def test_a_setting_of_ones_own_making_is_known_to_who_has_made_it(oracle: Stage) -> None:
     """For ever, whatever becomes of it: '' where others read NULL."""
-    both, see = ((0, Enter()), (1, Enter())), "select current_setting('fresh.x', true)"
+    both: tuple[tuple[int, Step | str], ...] = ((0, Enter()), (1, Enter()))
+    see = "select current_setting('fresh.x', true)"
     for width in (1, 2):
         same(oracle, *both, (0, "set fresh.x to 'a'"), (1, see), (0, see), (1, "show fresh.x"), (0, "show fresh.x"), (1, see),
              width=width)
@@ -121,3 +122,16 @@ def test_a_setting_of_ones_own_making_is_known_to_who_has_made_it(oracle: Stage)
     same(oracle, (0, Enter((("options", "-c fresh.x=2"),))), (1, Enter()), (0, see), (1, see), (0, see), (0, "reset all"), (0, see),
          (0, "set fresh.x to 3; rollback"), (0, see))
     same(oracle, *both, (0, "set fresh.x to 'a'"), (0, "create temp table x (a int)"), (0, "begin"), (0, Leave(False)), (1, see))
+
+
+def test_currval_tells_what_its_transaction_was_given(oracle: Stage) -> None:
+    both: tuple[tuple[int, Step | str], ...] = (
+        (0, Enter()), (1, Enter()), (1, "insert into t1 (a) values (1)"), (0, "begin"))
+    for text in ("select nextval('t0_id_seq')", "insert into t0 (a) values (1)"):
+        for asks in ("select currval('t0_id_seq')", "select lastval()", "select currval(pg_get_serial_sequence('t0', 'id'))",
+                     "select currval('nosuch')"):
+            same(oracle, *both, (0, text), (0, asks), (0, "commit"), (0, asks))
+        same(oracle, *both, (0, text), (0, Batch((P("select lastval(), currval('t0_id_seq'::regclass)"), B(), E()))), (0, "commit"))
+    same(oracle, *both, (0, "insert into t0 (a) values (1)"), (0, "select currval('t1_id_seq')"))
+    same(oracle, *both, (0, "insert into log (a) values (1)"), (0, "select lastval()"))
+    same(oracle, *both[:3], (0, "insert into t0 (a) values (1); select lastval(), currval('t0_id_seq'::regclass)"))

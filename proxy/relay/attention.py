@@ -146,6 +146,9 @@ class Attention(Relay):
         if not (account.follows(tag, body) and self._stands(tag, body)
                 and (self.ear is None or self._stays_plain(tag, account.meant(tag, body)))):
             return False
+        if not self.open and (question := account.whose_sequences(tag, body)):
+            self._send(question)
+            return False
         del inbox[:total]
         if tag in (_Q, _P) and CONCERNS_DATABASES in body.lower() and len(body) < 65_536:
             self.concerns_databases(body)

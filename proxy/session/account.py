@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 
-from proxy.session import prepared
+from proxy.session import prepared, sequences
 from proxy.session.consequences import (
     Authorization,
     Bound,
@@ -151,7 +151,7 @@ class Account(Extended):
             if known is not None and ahead:
                 self.dues.append(Due(S, ours=True))
                 ahead += packed(S, b"")
-        if Reason.SEQUENCE in self.pins and Reason.SEQUENCE not in before:
+        if Reason.SEQUENCE in self.pins and Reason.SEQUENCE not in before and not self.own_sequences:
             ahead += packed(Q, FORGET + b"\0")
             self.dues.append(Due(Q, ours=True))
         self.dues.append(Due(Q, each, schema=changes_schema(text), pins=tuple(reason for reason in self.pins if reason not in before),
@@ -375,6 +375,7 @@ class Account(Extended):
         self.parameters.ended(self.status)
         self.mirror.ended(self.status)
         if self.status == b"I":
+            self.own_sequences = None
             self.portals.clear()
             self.doubts.made = self.doubts.made and bool(self.doubts.unknown)
             if self.schema_changing:
@@ -421,6 +422,20 @@ class Account(Extended):
         self.doubtful = False
         self.dues.append(Due(Q, ours=True, then=self._answered))
         return ASK
+
+    def whose_sequences(self, tag: int, body: bytes) -> bytes:
+        """In a transaction, ahead of the first currval() or lastval(): the question whether they tell of this transaction."""
+        if self.status != b"T" or self.own_sequences is not None or Reason.SEQUENCE in self.pins or not self.quiet or tag not in (Q, P):
+            return b""
+        if not sequences.asked_for(self.meant(tag, body)):
+            return b""
+        text = body[:-1] if tag == Q else body.partition(b"\0")[2].partition(b"\0")[0]
+        question = sequences.question(text, conforming=self.conforming)
+        self.own_sequences = False
+        return b"" if question is None else self.inquire(question, self._know_sequences)
+
+    def _know_sequences(self, due: Due) -> None:
+        self.own_sequences = due.error is None and [columns(row) for row in due.rows] == [[b"t"]]
 
     def inquire(self, text: str, then: Callable[[Due], None]) -> bytes:
         """Statements of our own, about which the client hears nothing."""

@@ -30,7 +30,8 @@ from proxy.session.tokens import encode
 _EXECUTE = re.compile(rb'\s*+execute\s++("[^"]++"|[\w$]++)', re.IGNORECASE)
 
 FORGET = b"DISCARD SEQUENCES"
-"""Ahead of a client's first currval() or lastval(), from which on it keeps its connection: what others left is not its own."""
+"""Ahead of a client's first currval() or lastval(), from which on it keeps its connection: what others left is not its own.
+Not where the transaction itself has asked for values (session/sequences)."""
 
 
 def _in_a_batch(text: bytes) -> bytes:
@@ -59,6 +60,7 @@ class Extended:
         self.portals: dict[bytes, Statement | None] = {}
         self.skipping = False                 # the server discards until Sync
         self.conforming = True
+        self.own_sequences: bool | None = None         # what currval() tells is of this transaction; None: not asked yet
 
     pins: dict[Reason, str]
 
@@ -256,7 +258,7 @@ class Extended:
         before = tuple(self.pins)
         self._beware(effects)
         ahead = b""
-        if Reason.SEQUENCE in self.pins and Reason.SEQUENCE not in before:
+        if Reason.SEQUENCE in self.pins and Reason.SEQUENCE not in before and not self.own_sequences:
             ahead = self._in_a_batch(FORGET)
         self.dues.append(Due(E, (effects,), known=known, schema=known is not None and changes_schema(known.text), portal=portal,
                              pins=tuple(reason for reason in self.pins if reason not in before)))

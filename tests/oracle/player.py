@@ -33,8 +33,8 @@ class Player:
     """One performance.  `connect` gives a Raw that is logged in, and what it was told."""
 
     def __init__(self, connect: Callable[[dict[str, str]], tuple[Raw, list[Message]]], cancel: Callable[[bytes], None],
-                 gone: Callable[[int], None], locks: Callable[[int | None], int]) -> None:
-        self.connect, self.cancel, self.gone, self.count_locks = connect, cancel, gone, locks
+                 sleeps: Callable[[], bool], gone: Callable[[int], None], locks: Callable[[int | None], int]) -> None:
+        self.connect, self.cancel, self.sleeps, self.gone, self.count_locks = connect, cancel, sleeps, gone, locks
         self.raws: dict[int, Raw] = {}
         self.pids: dict[int, int] = {}
         self.keys: dict[int, bytes] = {}       # what a cancel request names
@@ -91,14 +91,15 @@ class Player:
         return b""
 
     def _cancelled(self, client: int, raw: Raw, step: Ask | Batch) -> Iterator[Message]:
-        """What came before it runs is told; then the request is repeated, since nobody tells when it has begun."""
+        """As soon as it sleeps; if it does not, since the transaction has failed, there is an answer."""
         if isinstance(step, Ask):
             raw.send(self._bytes(client, step))
         else:
             raw.send(b"".join(self._bytes(client, one) for one in step.messages) + message(b"S"))
         end = time.monotonic() + PATIENCE
         while not select.select([raw.sock], [], [], 0.02)[0] and time.monotonic() < end:
-            self.cancel(self.keys[client])
+            if self.sleeps():
+                self.cancel(self.keys[client])
         yield from self._until(client, raw, b"Z")
 
     def _conversation(self, client: int, raw: Raw, step: Step) -> Iterator[Message]:

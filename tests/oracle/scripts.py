@@ -146,7 +146,7 @@ def _turns(draw: st.DrawFn, client: int, holds: bool) -> list[Step]:
                       *(text.replace("t$", f"t{client}") for text in (*WORDS["KEPT"], *(text for pair in KEEPING for text in pair))))
         return draw(st.lists(_steps(client, everything), min_size=1, max_size=3))
     inner = st.lists(_steps(client, (*plain, *WORDS["WITHIN"] * 2, *WORDS["CURSORS"])), max_size=4)
-    match draw(st.integers(0, 5)):
+    match draw(st.integers(0, 6)):
         case 0 | 1:
             return draw(st.lists(_steps(client, plain), min_size=1, max_size=3))
         case 2 | 3:
@@ -157,6 +157,12 @@ def _turns(draw: st.DrawFn, client: int, holds: bool) -> list[Step]:
             keeps, frees = (text.replace("t$", f"t{client}") for text in draw(st.sampled_from(KEEPING)))
             kept = (*plain, *(text.replace("t$", f"t{client}") for text in WORDS["KEPT"]))
             return [Ask(keeps), *draw(st.lists(_steps(client, kept), max_size=3)), Ask("rollback"), Ask(frees), Ask("discard all")]
+        case 5:
+            # What a session was given before this transaction is forgotten through us: so it asks here first.
+            asks, tells = (draw(st.sampled_from(WORDS[section])).replace("t$", f"t{client}") for section in ("ADVANCING", "TELLING"))
+            telling = draw(st.sampled_from((Ask(tells), Batch((P(tells), B(), E())))))
+            return [Ask("begin"), Ask(asks), *draw(st.lists(_steps(client, plain), max_size=2)), telling, telling, Ask("rollback"),
+                    Ask("discard all")]
     return [draw(_batches(plain))]
 
 

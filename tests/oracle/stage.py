@@ -67,7 +67,7 @@ class Stage:
 
     def direct(self, script: Script) -> Transcript:
         self._anew()
-        return Player(self._connect_directly, partial(_cancel, self.postgres.port), self._gone, self._locks).play(script)
+        return Player(self._connect_directly, partial(_cancel, self.postgres.port), self._sleeps, self._gone, self._locks).play(script)
 
     def through(self, script: Script, width: int, like: Transcript) -> Transcript:
         self._anew()
@@ -78,7 +78,7 @@ class Stage:
             raw.hello(user="backstage", database=PLUGIN, **options)
             return raw, _welcome(raw)
 
-        return Player(connect, partial(_cancel, proxy.port), lambda pid: None, self._locks).play(script, like)
+        return Player(connect, partial(_cancel, proxy.port), self._sleeps, lambda pid: None, self._locks).play(script, like)
 
     def differences(self, script: Script, width: int) -> str:
         """Empty, if there are none."""
@@ -104,6 +104,9 @@ class Stage:
 
     def _gone(self, pid: int) -> None:
         until(lambda: self._one(f"select count(*) from pg_stat_activity where pid = {pid}") == 0, "a connection's end")
+
+    def _sleeps(self) -> bool:
+        return self._one("select count(*) from pg_stat_activity where wait_event = 'PgSleep'") > 0
 
     def _locks(self, expected: int | None) -> int:
         end = time.monotonic() + PATIENCE
