@@ -15,8 +15,9 @@ TITLES = {
     "memory": "Idle clients",
     "cold": "A cold pool",
     "different": "Clients with settings of their own",
+    "mysql": "The MySQL relay, beside the PostgreSQL relay in session mode",
 }
-PEERS = ("direct", "switchboard", "pgbouncer")
+PEERS = ("direct", "mysql", "switchboard", "pgbouncer")
 
 
 def write(out: Path, target: Path, plot: str | None) -> None:
@@ -54,13 +55,14 @@ def _goals(rows: Sequence[Row]) -> list[str]:
 def _table(rows: Sequence[Row]) -> list[str]:
     peers = [peer for peer in PEERS if any(peer in row.values for row in rows)]
     with_cpu = any(row.cpu for row in rows)
-    head = ["case", "unit", *peers, "ratio", "range"] + (["CPU µs switchboard", "CPU µs pgbouncer"] if with_cpu else [])
+    measured = [peer for peer in peers if peer != "direct"]
+    head = ["case", "unit", *peers, "ratio", "range"] + ([*(f"CPU µs {peer}" for peer in measured)] if with_cpu else [])
     lines = [f"| {' | '.join(head)} |", f"| --- | --- |{' ---: |' * (len(head) - 2)}"]
     for row in rows:
         cells = [row.case, row.unit, *(_number(row.median(peer)) for peer in peers),
                  f"{row.ratio:.2f}" if row.ratio else "-", f"{row.range[0]:.2f}-{row.range[1]:.2f}" if row.range else "-"]
         if with_cpu:
-            cells += [_number(row.median_cpu(peer)) for peer in ("switchboard", "pgbouncer")]
+            cells += [_number(row.median_cpu(peer)) for peer in measured]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 

@@ -21,6 +21,7 @@ from proxy.config.generate import changes_needing_restart
 from proxy.config.routing import APPLICATION_PREFIX
 from proxy.config.target import Engine, Target
 from proxy.errors import ConfigProblems, ProxyError, Shutdown, UnknownDatabase
+from proxy.mysql.relay import Relay as MysqlRelay
 from proxy.net.deadline import Deadline
 from proxy.net.ends import LAST_WORDS, ended
 from proxy.net.tasks import keep
@@ -224,6 +225,11 @@ class Worker(Pools):
                 if not relay.reading:
                     break
                 relay.client_event()
+        # Who is not read, because its server is slow: nobody else would notice.
+        waiting = {client.relay.fd: client.relay for client in self.clients
+                   if isinstance(client.relay, MysqlRelay) and not client.relay.reading}
+        for fd in ended(waiting) if waiting else ():
+            waiting[fd].finish("client connection lost")
 
     def reload(self) -> None:
         """SIGHUP: read the configuration again; a broken one changes nothing."""
