@@ -218,7 +218,7 @@ class Link:
                 self._finish(data, at, length)
             elif first == 0xFB:
                 self.copying = True
-            elif first < 0 or (first > 0xFB and length < 4):
+            elif first < 0 or length < (1 if first < 0xFC else first - 0xF9):
                 raise UpstreamFault("the server sent a malformed result")
             else:
                 self._column_count = first if first < 0xFB else int.from_bytes(data[at + 1:at + (3 if first == 0xFC else 4)], "little")
