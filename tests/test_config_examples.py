@@ -21,6 +21,10 @@ LEADS: dict[str, dict[str, tuple[str, str | None, str | None]]] = {     # plugin
                               "catalog": ("db.example.com:5432/shuffle_ransack_playback", "bank", "reserve")},
     "postgresql-and-sqlite": {"auth": ("memory:backstage_plugin_auth", None, None),
                               "catalog": ("db.example.com:5432/backstage_plugin_catalog", "foo", "bar")},
+    "mysql": {"auth": ("mysql.example.com:3306/unwitting_fox_jumps", "backstage", "password"),
+              "catalog": ("mysql.example.com:3306/backstage_plugin_catalog", "backstage", "password")},
+    "postgresql-and-mysql": {"shop": ("mysql.example.com:3306/shuffle_ransack_playback", "fort", "knox"),
+                             "catalog": ("db.example.com:5432/backstage_plugin_catalog", "foo", "bar")},
     "schema-mode": {"catalog": ("db.example.com:5432/developer_portal#catalog", "backstage", "from-environment")},
     "secrets": {"auth": ("db.example.com:5432/backstage_plugin_auth", "backstage", "from-credential"),
                 "catalog": ("db.example.com:5432/backstage_plugin_catalog", "backstage", "from-environment")},
@@ -44,7 +48,7 @@ def test_examples(name: str, tmp_path: Path) -> None:
         who = target.credential
         assert (who.user if who else None) == user
         assert (who.password.reveal() if who and who.password else None) == password
-        assert target.engine in (Engine.POSTGRES, Engine.MEMORY)
+        assert target.engine in (Engine.POSTGRES, Engine.MEMORY, Engine.MYSQL)
 
 
 GOOD = """\

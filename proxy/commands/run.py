@@ -6,13 +6,15 @@ import argparse
 import gc
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import uvloop
 
 from proxy.commands.table import table
+from proxy.config.address import split_address
 from proxy.config.configuration import Configuration, read
-from proxy.config.target import Engine
+from proxy.config.target import Engine, Target
 from proxy.embedded.binaries import find_binaries
 from proxy.embedded.cluster import Cluster
 from proxy.embedded.places import state_dir
@@ -55,7 +57,7 @@ async def _serve(configuration: Configuration, reread: object, cluster: Cluster 
                                         "metrics": metrics or "off",
                                         "fingerprint": configuration.fingerprint}})
     if banner or sys.stdout.isatty():
-        print(welcome_text(configuration, addresses, metrics), flush=True)
+        print(welcome_text(configuration, addresses, metrics, for_mysql), flush=True)
     try:
         await worker.run()
     finally:
@@ -85,14 +87,31 @@ def _in_memory(configuration: Configuration, database: str) -> bool:
     return configuration.target(database.removeprefix("backstage_plugin_")).engine is Engine.MEMORY
 
 
-def welcome_text(configuration: Configuration, addresses: list[str], metrics: str | None) -> str:
+def _one_of_each(configuration: Configuration, plugins: Sequence[str]) -> list[Target]:
+    """The first plugin of each wire."""
+    found = {}
+    for plugin in plugins:
+        target = configuration.target(plugin)
+        found.setdefault(target.engine is Engine.MYSQL, target)
+    return list(found.values())
+
+
+def _how(target: Target, user: str, address: str, for_mysql: Sequence[str]) -> str:
+    """What to type to get there."""
+    if target.engine is not Engine.MYSQL:
+        return f"    psql postgresql://{user}@{address}/{target.plugin}"
+    host, port = split_address(next((place for place in for_mysql if not place.startswith("/")), "127.0.0.1:3307"), 3307)
+    return f"    mysql -h {host} -P {port} -u {user} -p {target.plugin}"
+
+
+def welcome_text(configuration: Configuration, addresses: list[str], metrics: str | None, for_mysql: Sequence[str] = ()) -> str:
     plugins = configuration.listed or ("catalog",)
     rows = [(plugin, configuration.target(plugin)) for plugin in plugins]
     user = next(iter(configuration.settings.users), "USER")
     address = next((item for item in addresses if not item.startswith("/")), addresses[0])
     lines = [table(("PLUGIN", "TARGET"), rows), "",
              f"Any other plugin id: {configuration.settings.plugins}.", "",
-             f"    psql postgresql://{user}@{address}/{plugins[0]}", ""]
+             *(_how(target, user, address, for_mysql) for target in _one_of_each(configuration, plugins)), ""]
     if metrics:
         lines.append(f"Metrics: http://{metrics}/metrics   Status: http://{metrics}/")
     return "\n".join(lines)

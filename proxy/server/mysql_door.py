@@ -78,13 +78,9 @@ class MysqlDoor:
         settings = self.worker.settings.mysql
         if not self.wanted:
             return []
-        if settings.rsa_key is not None or self.any_verifier:
-            try:
-                self.rsa_key = Key(settings.rsa_key)
-            except OperatorFault as fault:
-                if settings.rsa_key is not None:
-                    raise
-                log.warning("passwords are taken over TLS only", extra={"fields": {"reason": fault.message}})
+        if settings.rsa_key is not None:
+            self.rsa_key = Key(settings.rsa_key)
+        self._make_key()
         self.listener.bind(settings.listen, settings.port, "mysql.sock")
         self._ask()
         return self.listener.listen()
@@ -94,6 +90,16 @@ class MysqlDoor:
         self.provision.settings = self.worker.settings
         self.any_verifier = any_verifier(self.worker)
         self._asked_at = -AGAIN
+        if self.listener.sockets:
+            self._make_key()
+
+    def _make_key(self) -> None:
+        """Under which a client without TLS may send its password, if anybody has to be asked for it."""
+        if self.rsa_key is None and self.any_verifier:
+            try:
+                self.rsa_key = Key()
+            except OperatorFault as fault:
+                log.warning("passwords of users with a verifier are taken over TLS only", extra={"fields": {"reason": fault.message}})
 
     @property
     def address(self) -> str | None:
