@@ -89,7 +89,7 @@ def _in_memory(configuration: Configuration, database: str) -> bool:
 
 def _one_of_each(configuration: Configuration, plugins: Sequence[str]) -> list[Target]:
     """The first plugin of each wire."""
-    found = {}
+    found: dict[bool, Target] = {}
     for plugin in plugins:
         target = configuration.target(plugin)
         found.setdefault(target.engine is Engine.MYSQL, target)
