@@ -6,6 +6,7 @@ import itertools
 import random
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -148,6 +149,31 @@ def test_commands_that_do_not_wait(ready: Through) -> None:
             answers = [proxied.answer(command[0]) for command in commands]
             kinds = [answer[4] for answer in answers]
             assert kinds == [1, 0, 0, 0xFF, 1, 0, 1, 0xFF, 1]
+
+
+def test_the_compiled_twin_does_the_same(mysql: MariaDB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same answers and the same counts, with it and without; each command alone, and all in one piece."""
+    answers, counts = [], []
+    for pure in ("0", "1"):
+        folder = tmp_path / pure
+        folder.mkdir()
+        monkeypatch.setenv("SWITCHBOARD_PURE", pure)
+        with mariadb.through(mysql, folder) as found:
+            heard: list[bytes] = []
+            for flags in (ALL, ALL | Can.DEPRECATE_EOF):
+                with Raw(found.daemon.mysql_port, "backstage", "s3cret", "twin", flags) as raw:
+                    script = [command.replace(b"catalog", b"twin") for command in SCRIPT]
+                    heard += [raw.ask(command) for command in [*script, *script]]
+                    raw.sock.sendall(b"".join(map(packets, script)))
+                    heard += [raw.answer(command[0]) for command in script]
+            answers.append(heard)
+            names = ("queries_total", "transactions_total", "client_received_bytes_total", "client_sent_bytes_total", "errors_total",
+                     "query_seconds_count", "transaction_seconds_count")
+            counts.append([found.daemon.metric(f"switchboard_{name}", plugin="twin") for name in names])
+        mysql.sql("DROP DATABASE backstage_plugin_twin")
+    assert [len(answer) for answer in answers[0]] == [len(answer) for answer in answers[1]]
+    assert counts[0] == counts[1]
+    assert all(counts[0])
 
 
 # -- the walk ---------------------------------------------------------------------------------------------

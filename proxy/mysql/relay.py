@@ -18,9 +18,11 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from proxy.errors import ClientFault, ProxyError, Shutdown, UpstreamFault
+from proxy.hot import hot
 from proxy.mysql.pool import key_of
 from proxy.net.readers import readers
-from proxy.pool.upstream import WOULD_BLOCK, Key, Upstream
+from proxy.pool.upstream import Key, Upstream
+from proxy.relay.pump import BUF, BULK, VIEW, WOULD_BLOCK
 from proxy.session.link import I
 from proxy.session.mysql_commands import Kill, Refused, Use, understood
 from proxy.session.mysql_link import BRIEF, THOUGHTFUL, Link, T
@@ -32,10 +34,6 @@ if TYPE_CHECKING:
     from proxy.pool.pool import Pool
     from proxy.pool.tally import Tally
 
-CHUNK = 262_144
-BUF = bytearray(CHUNK)
-VIEW = memoryview(BUF)
-BULK = 16_384
 _SMALL = VIEW[:BULK]
 LONGEST_REFUSED = 65_536      # of a command that we answer ourselves
 Decide = Callable[["Relay", Use | Kill], bytes | ProxyError | None]
@@ -58,6 +56,7 @@ class Relay(Link):
         self.upstream: Upstream | None = None
         self.place: Place | None = None
         self.waiter: asyncio.Future[Upstream] | None = None
+        self.up_fd, self.plain = -1, False
         self.held = b""                      # from the command on that needs thought
         self.backlog: bytearray | None = None
         self.reading = self.big = self.big_up = False
@@ -107,7 +106,7 @@ class Relay(Link):
 
         upstream.run(statements, told, self.pool.dialling.connect_timeout)
         if not await future:
-            self.upstream = None
+            self.upstream, self.up_fd = None, -1
             self.pool.lost(upstream)
             raise upstream.refusal or LostServer("Lost connection to MySQL server during query")
         upstream.rider = self
@@ -138,6 +137,7 @@ class Relay(Link):
     def _mount(self, upstream: Upstream) -> None:
         self.upstream = upstream
         upstream.rider = self
+        self.up_fd, self.plain = upstream.fd, not (self.tls or upstream.tls)
         self.tally.leases += 1
 
     async def run(self) -> tuple[str, ProxyError | None]:
@@ -167,7 +167,7 @@ class Relay(Link):
         """The client is gone: give the upstream back if that is safe, else close it."""
         self._withdraw()
         self._struck()
-        upstream, self.upstream = self.upstream, None
+        upstream, self.upstream, self.up_fd = self.upstream, None, -1
         if upstream is None:
             return
         upstream.rider = None
@@ -210,19 +210,34 @@ class Relay(Link):
         if self.reading:
             self.client_event()
 
-    def client_event(self) -> None:  # hot
+    if TYPE_CHECKING or hot is None:
+        def client_event(self) -> None:
+            self.on_client()
+
+        def upstream_event(self) -> None:
+            self.on_upstream()
+
+    def on_client(self) -> None:  # hot
         try:
             n = self.sock.recv_into(VIEW if self.big else _SMALL)
         except WOULD_BLOCK:
             return
         except OSError:
-            self.finish("client connection lost")
-            return
-        if not n:
-            self.finish("client closed the connection")
+            n = -1
+        if n <= 0:
+            self._client_ended(n)
             return
         self.big = n >= BULK
         self.tally.from_client += n
+        self._client_bytes(n)
+        if self.tls and self.sock.pending():  # type: ignore[attr-defined]
+            self.loop.call_soon(self._again)
+
+    def _client_ended(self, n: int) -> None:
+        self.finish("client connection lost" if n else "client closed the connection")
+
+    def _client_bytes(self, n: int) -> None:  # hot
+        """VIEW[:n] is what the client has said."""
         try:
             if self.held:
                 self.held += VIEW[:n]
@@ -236,9 +251,14 @@ class Relay(Link):
                 self._forward(VIEW[:n])
         except ProxyError as fault:
             self.finish("protocol violation by the client", fault)
-            return
-        if self.tls and self.sock.pending():  # type: ignore[attr-defined]
-            self.loop.call_soon(self._again)
+
+    def _forward_rest(self, told: int) -> None:
+        """The compiled twin could not send all: `told` is sent << 32 | n, or -1 for a broken upstream."""
+        if told < 0:
+            self.pause()                      # it may have said why before it went: the reader will see
+        elif self.upstream is not None:
+            self.upstream.push(VIEW[told >> 32:told & 0xFFFFFFFF])
+            self.pause()
 
     def _forward(self, data: memoryview | bytes) -> None:  # hot
         upstream = self.upstream
@@ -351,7 +371,7 @@ class Relay(Link):
 
     # -- upstream -> client -------------------------------------------------------------------------------
 
-    def upstream_event(self) -> None:  # hot
+    def on_upstream(self) -> None:  # hot
         upstream = self.upstream
         if upstream is None:
             return
@@ -366,25 +386,48 @@ class Relay(Link):
             return
         self.big_up = n >= BULK
         self.tally.from_upstream += n
+        self._upstream_bytes(n)
+        if upstream.tls and not upstream.broken and upstream.sock.pending():  # type: ignore[attr-defined]
+            self.loop.call_soon(upstream.again)
+
+    def _upstream_ended(self) -> None:
+        if self.upstream is not None:
+            self._upstream_lost(self.upstream)
+
+    def _upstream_bytes(self, n: int) -> None:  # hot
+        """VIEW[:n] is what the server has said."""
+        assert self.upstream is not None
         try:
             ended = self.from_upstream(BUF, n)
         except UpstreamFault as fault:
-            self._upstream_lost(upstream, fault)
+            self._upstream_lost(self.upstream, fault)
             return
         self._to_client(VIEW[:n])
-        if ended and not self._done.done():
-            if self.striking is not None:
-                self._struck()
-            if self.held:
-                try:
-                    self._think()
-                except ProxyError as fault:
-                    self.finish("protocol violation by the client", fault)
-                    return
-            if self.draining and not self.owed and self.status == I:
-                self._end_of_work()
-        if upstream.tls and not upstream.broken and upstream.sock.pending():  # type: ignore[attr-defined]
-            self.loop.call_soon(upstream.again)
+        if ended:
+            self._after_answers()
+
+    def _after_answers(self) -> None:
+        """Nothing is owed: what waited for that is looked at."""
+        if self._done.done():
+            return
+        if self.striking is not None:
+            self._struck()
+        if self.held:
+            try:
+                self._think()
+            except ProxyError as fault:
+                self.finish("protocol violation by the client", fault)
+                return
+        if self.draining and not self.owed and self.status == I:
+            self._end_of_work()
+
+    def _to_client_rest(self, told: int) -> None:
+        """The compiled twin could not send all: `told` is sent << 32 | n, or -1 for a broken client."""
+        if told < 0:
+            self.finish("client connection lost")
+            return
+        self._keep(VIEW[told >> 32:told & 0xFFFFFFFF])
+        self._after_answers()
 
     def _to_client(self, data: memoryview | bytes) -> None:  # hot
         if self.backlog is not None:
@@ -398,10 +441,14 @@ class Relay(Link):
             self.finish("client connection lost")
             return
         if sent < len(data):
-            self.backlog = bytearray(data[sent:])
-            self.loop.add_writer(self.fd, self._client_writable)
-            if self.upstream is not None:
-                self.upstream.pause()
+            self._keep(data[sent:])
+
+    def _keep(self, rest: memoryview | bytes) -> None:
+        """The client is slow: nothing more is read for it until this has gone."""
+        self.backlog = bytearray(rest)
+        self.loop.add_writer(self.fd, self._client_writable)
+        if self.upstream is not None:
+            self.upstream.pause()
 
     def _client_writable(self) -> None:
         assert self.backlog is not None
@@ -421,7 +468,7 @@ class Relay(Link):
 
     def _upstream_lost(self, upstream: Upstream, fault: UpstreamFault | None = None) -> None:
         told = self.told
-        self.upstream = None
+        self.upstream, self.up_fd = None, -1
         upstream.rider = None
         upstream.close()
         self.pool.lost(upstream)

@@ -14,8 +14,10 @@ from __future__ import annotations
 from collections import deque
 from struct import Struct
 from time import perf_counter
+from typing import TYPE_CHECKING, Any
 
 from proxy.errors import ClientFault, UpstreamFault
+from proxy.hot import hot
 from proxy.pool.tally import Tally
 from proxy.session.link import I
 from proxy.wire.mysql import Can, Command
@@ -46,15 +48,38 @@ for byte in b"uUkK \t\n\r\x0b\x0c/-#(;":
     _TELLING[byte] = 1
 
 
-class Link:
-    __slots__ = ("_awaited", "_column_count", "_continues", "_in_packet", "_left", "_part", "_phase", "_up_continues", "_up_left",
-                 "_up_part", "copying", "cut", "eof", "kinds", "opened_at", "owed", "since", "status", "tally", "told",
-                 "transaction_since", "up_sequence", "used")
+class PureRide:
+    """What the compiled twin of the usual events (proxy/_hot.c) reads and writes, and who drives it reads too."""
+
+    __slots__ = ("_continues", "_left", "_phase", "_up_continues", "_up_left", "_up_part", "backlog", "big", "big_up", "copying",
+                 "draining", "eof", "fd", "held", "kinds", "owed", "plain", "since", "status", "striking", "tally",
+                 "transaction_since", "up_fd", "up_sequence", "used")
+    held: bytes
+    backlog: bytearray | None
+    striking: Any
+    fd: int
+    up_fd: int                                # the upstream's socket while one is ridden, else -1
+    plain: bool                               # neither side has TLS
+    draining: bool
+    big: bool
+    big_up: bool
+
+    def set_up(self, tally: Tally, kinds: deque[int], eof: bool) -> None:
+        self.tally, self.kinds, self.eof = tally, kinds, eof
+
+
+if TYPE_CHECKING or hot is None:
+    Ride = PureRide
+else:
+    Ride = hot.MysqlRide
+
+
+class Link(Ride):
+    __slots__ = ("_column_count", "cut", "told")
 
     def __init__(self, tally: Tally, capabilities: Can) -> None:
-        self.tally = tally
-        self.eof = not capabilities & Can.DEPRECATE_EOF     # definitions end in an EOF packet of their own
-        self.kinds: deque[int] = deque()      # of answers that are owed, the next first
+        # The answers that are owed, by their kind, the next first; whether definitions end in an EOF packet of their own.
+        self.set_up(tally, deque(), not capabilities & Can.DEPRECATE_EOF)
         self.owed = 0
         self.status = I
         self.used = False                     # has asked for anything
@@ -159,6 +184,11 @@ class Link:
             self._packet(joined, 0, word)
             at = 4 + (word & _WHOLE) - had
         while n - at >= 4:
+            if hot is not None and self._phase == IN_ROWS and not self._up_continues:
+                at, sequence = divmod(hot.mysql_rows(data, at, n), 256)
+                self.up_sequence = sequence or self.up_sequence
+                if n - at < 4:
+                    break
             word, = _word(data, at)
             length = word & _WHOLE
             if self._phase == IN_ROWS and not self._up_continues and n - at > 4 and length != _WHOLE and data[at + 4] < 0xFE:
