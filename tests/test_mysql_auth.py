@@ -6,13 +6,16 @@ another.
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from proxy.auth.scram import make_verifier
-from tests import certificates, mariadb
+from proxy.wire.mysql import OURS, packets
+from proxy.wire.mysql_login import Answer, pack_answer
+from tests import certificates, mariadb, slapd
 from tests.mariadb import MariaDB, OperationalError, Through, through
 
 pytestmark = mariadb.needed
@@ -149,3 +152,34 @@ def test_caching_sha2_as_a_client(guarded: Through, places: Path, tmp_path: Path
     with through(guarded.server, tmp_path, {"client": "mysql2", "connection": connection, "ensureExists": False}) as second:
         assert who(second.connect("catalog")) == (1,)
     assert "s3cret" not in second.daemon.log + guarded.daemon.log
+
+
+@pytest.mark.skipif(slapd.program() is None, reason="no slapd (Debian's package slapd; or SLAPD=<program>)")
+def test_a_directory_judges(mysql: MariaDB, places: Path, tmp_path: Path) -> None:
+    """The password itself is asked for, under TLS or on a unix socket only."""
+    with slapd.directory(tmp_path, {"alice": "s3cret"}) as directory:
+        rule = {"method": "ldap", "ldapserver": "127.0.0.1", "ldapport": directory.port, "ldapprefix": "cn=",
+                "ldapsuffix": f", ou=people, {slapd.BASE}"}
+        tls = {"certificate": str(places / "server.pem")}
+        with through(mysql, tmp_path, auth={"rules": [rule]}, users={"*": {}}, tls=tls) as found:
+            safe = {"user": "alice", "ssl_ca": str(places / "ca.pem")}
+            assert who(found.connect("catalog", **safe)) == (1,)
+            for user, password in (("alice", "wrong"), ("nobody", "s3cret")):
+                with pytest.raises(OperationalError, match=rf"1045.*'{user}'@"):
+                    found.connect("catalog", user=user, password=password, ssl_ca=safe["ssl_ca"])
+            with pytest.raises(OperationalError, match=r"1045.*over TLS or a unix socket only"):
+                found.connect("catalog", user="alice", ssl_disabled=True)
+
+
+def test_behind_a_load_balancer(mysql: MariaDB, tmp_path: Path) -> None:
+    """A PROXY header comes before the greeting, and the client that it names counts."""
+    with through(mysql, tmp_path, proxy_protocol={"from": ["127.0.0.1"]}) as found:
+        for header in (b"PROXY TCP4 10.9.8.7 127.0.0.1 1 2\r\n",
+                       b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x0a\x09\x08\x07\x7f\0\0\1\0\1\0\2"):
+            with socket.create_connection(("127.0.0.1", found.daemon.mysql_port), 10) as sock:
+                sock.sendall(header)
+                greeting = sock.recv(4096)
+                assert greeting[4] == 10
+                answer = Answer(OURS, 1 << 24, 45, "backstage", b"wrong", "catalog", "caching_sha2_password")
+                sock.sendall(packets(pack_answer(answer), 1))
+                assert b"Access denied for user 'backstage'@'10.9.8.7'" in sock.recv(4096)
