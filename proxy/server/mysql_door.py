@@ -92,6 +92,8 @@ class MysqlDoor:
         self._asked_at = -AGAIN
         if self.listener.sockets:
             self._make_key()
+        elif self.worker.ready and self.wanted:
+            log.warning("needs a restart", extra={"fields": {"setting": "mysql.listen"}})
 
     def _make_key(self) -> None:
         """Under which a client without TLS may send its password, if anybody has to be asked for it."""
