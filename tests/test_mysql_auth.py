@@ -122,6 +122,16 @@ def test_tls_towards_the_server(mysql: MariaDB, tmp_path: Path, ssl: str) -> Non
             assert bool(row[1]) == (ssl != "none")
 
 
+def test_much_under_tls_on_both_sides(mysql: MariaDB, places: Path, tmp_path: Path) -> None:
+    base = mysql.base()
+    base["connection"]["ssl"] = {"ca": (mysql.folder / "ca.pem").read_text()}
+    with (through(mysql, tmp_path, base, tls={"certificate": str(places / "server.pem")}) as found,
+          found.connect("catalog", ssl_ca=str(places / "ca.pem")) as connection, connection.cursor() as cursor):
+        for size in (10, 16_000, 16_384, 70_000, 5_000_000):
+            cursor.execute(f"SELECT '{'x' * size}', 1 UNION ALL SELECT repeat('y', {size}), 2")
+            assert cursor.fetchall() == (("x" * size, 1), ("y" * size, 2))
+
+
 def test_accounts_and_sockets_of_the_server(mysql: MariaDB, tmp_path: Path) -> None:
     mysql.sql("CREATE DATABASE IF NOT EXISTS accounts")
     for user, word in (("p_word", "IDENTIFIED BY 'x'"), ("p_none", "")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import signal
 import socket
 import threading
@@ -206,3 +207,55 @@ def test_a_reload_keeps_clients_and_changes_pools(mysql: MariaDB, tmp_path: Path
         with found.connect("catalog") as other:
             assert one(other, "SELECT 1") == (1,)
         assert found.daemon.metric("switchboard_pool_size", plugin="catalog") == 3
+
+
+def test_a_crowd_on_few_connections(mysql: MariaDB, tmp_path: Path) -> None:
+    """Clients that come, ask, leave politely or in the middle, and kill each other: nobody meets what is another's."""
+    with through(mysql, tmp_path, pool={"size": 3, "query_wait_timeout": "30s"}) as found:
+        with found.connect("catalog") as first:
+            one(first, "SELECT 1")
+        met: list[object] = []
+
+        def live(number: int) -> None:
+            chance = random.Random(number)
+            for turn in range(12):
+                try:
+                    connection = found.connect("catalog")
+                except mariadb.Error as fault:
+                    met.append(fault)
+                    continue
+                mine = f"{number}-{turn}"
+                try:
+                    before = one(connection, f"SELECT @me, {'0' if mysql.mysql else '@@in_transaction'}, database()")
+                    if before != (None, 0, "backstage_plugin_catalog"):
+                        met.append(before)
+                    one(connection, f"SET @me = '{mine}'")
+                    if chance.random() < 0.5:
+                        connection.begin()
+                    if one(connection, "SELECT @me, repeat('x', 50000)")[0] != mine:
+                        met.append("another's variable")
+                    match chance.randrange(4):
+                        case 0:
+                            connection._execute_command(3, "SELECT sleep(0.05), repeat('y', 100000)")  # type: ignore[attr-defined]
+                            connection._force_close()  # type: ignore[attr-defined]
+                        case 1:
+                            connection._force_close()  # type: ignore[attr-defined]
+                        case 2:
+                            connection.kill(connection.thread_id())
+                        case _:
+                            connection.close()
+                except mariadb.Error as fault:
+                    if fault.args[0] not in (1317, 1927, 2006, 2013):
+                        met.append(fault)
+                finally:
+                    connection._force_close()  # type: ignore[attr-defined]
+
+        threads = [threading.Thread(target=live, args=(number,)) for number in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not met
+        until(lambda: found.daemon.metric("switchboard_clients", plugin="catalog") == 0, "everybody's leaving")
+        until(lambda: found.daemon.metric("switchboard_upstreams", state="active") == 0, "the upstreams' return")
+        assert found.daemon.metric("switchboard_upstreams") <= 3
