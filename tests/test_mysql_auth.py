@@ -95,6 +95,22 @@ def test_rules(mysql: MariaDB, places: Path, tmp_path: Path) -> None:
             strict.connect("catalog", user="cert")
 
 
+def test_rules_hold_for_who_chooses_later(mysql: MariaDB, tmp_path: Path) -> None:
+    """`postgres` stands for no database, as on the other wire; what is chosen then has a rule of its own."""
+    rules = [{"plugins": ["postgres", "catalog"], "method": "scram-sha-256"}, {"plugins": ["open"], "method": "trust"},
+             {"plugins": ["closed"], "method": "reject"}, {"plugins": ["other"], "method": "pam"}]
+    with through(mysql, tmp_path, auth={"rules": rules}) as strict:
+        for name in ("catalog", "open"):
+            chosen = strict.connect(None)
+            chosen.select_db(name)
+            assert who(chosen) == (1,)
+        for name, told in (("closed", "rejects"), ("search", "no pg_hba.conf entry"), ("other", "another proof")):
+            with strict.connect(None) as connection, pytest.raises(OperationalError, match=rf"1045.*{told}"):
+                connection.select_db(name)
+    with through(mysql, tmp_path, auth={"rules": rules[1:]}) as strict, pytest.raises(OperationalError, match=r"1045"):
+        strict.connect(None)
+
+
 # -- towards servers --------------------------------------------------------------------------------------
 
 

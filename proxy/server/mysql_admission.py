@@ -34,8 +34,10 @@ if TYPE_CHECKING:
     from proxy.server.worker import Worker
 
 
-async def authenticate(worker: Worker, door: MysqlDoor, stream: Stream, client: Client, hello: Hello, asked: Startup) -> User:
-    """A proven user.  Raises what the client is told; a wrong password is answered late when it is one of many."""
+async def authenticate(worker: Worker, door: MysqlDoor, stream: Stream, client: Client, hello: Hello,
+                       asked: Startup) -> tuple[User, Rule | None]:
+    """A proven user, and the rule that said how.  Raises what the client is told; a wrong password is answered late when it is one
+    of many."""
     try:
         return await _authenticate(worker, door, stream, client, hello, asked)
     except ProxyError as fault:
@@ -53,7 +55,28 @@ def denied(client: Client, hello: Hello) -> AuthenticationFailed:
     return AuthenticationFailed(f"Access denied for user '{client.user}'@'{host}' (using password: {using})")
 
 
-async def _authenticate(worker: Worker, door: MysqlDoor, stream: Stream, client: Client, hello: Hello, asked: Startup) -> User:
+async def enter(worker: Worker, stream: Stream, client: Client, asked: Startup, proven: Rule | None) -> None:
+    """A client that proved itself without a database has chosen one: the rule for that must ask for no other proof.  Raises
+    AuthorizationFailed."""
+    if worker.gate.rules is None:
+        return
+    rule = await rule_for(worker, worker.gate.rules, stream, caller_of(worker, stream, client, asked))
+    if rule.clientcert is not None:
+        certified(worker, stream, rule, asked.user)
+    if rule.method != "trust" and (proven is None or _proof(rule) != _proof(proven)):
+        raise AuthorizationFailed("the rule for this database asks for another proof than the one without a database",
+                                  hint=f"Connect anew with database {asked.database}")
+
+
+def _proof(rule: Rule) -> object:
+    """What a rule asks for, whoever it is for."""
+    if rule.method in ("password", "md5", "scram-sha-256"):
+        return "password"
+    return rule.model_dump(exclude={"type", "users", "plugins", "address", "clientcert"})
+
+
+async def _authenticate(worker: Worker, door: MysqlDoor, stream: Stream, client: Client, hello: Hello,
+                        asked: Startup) -> tuple[User, Rule | None]:
     name = asked.user
     user = worker.settings.users.get(name) if name != "*" else None
     if user is None and worker.lookup is not None and name != "*":
@@ -62,11 +85,16 @@ async def _authenticate(worker: Worker, door: MysqlDoor, stream: Stream, client:
     if worker.gate.rules is None:
         method = (user.method if user is not None else None) or worker.settings.auth.method
         if method is Method.TRUST and user is not None:
-            return user
-        return await _by_password(worker, door, stream, hello, name, user)
+            return user, None
+        return await _by_password(worker, door, stream, hello, name, user), None
     rule = await rule_for(worker, worker.gate.rules, stream, caller_of(worker, stream, client, asked))
     if rule.clientcert is not None:
         certified(worker, stream, rule, name)
+    return await _by_rule(worker, door, stream, client, rule, hello, name, user), rule
+
+
+async def _by_rule(worker: Worker, door: MysqlDoor, stream: Stream, client: Client, rule: Rule, hello: Hello, name: str,
+                   user: User | None) -> User:
     match rule.method:
         case "cert" | "peer":
             return vouched(worker, stream, rule, name, user)

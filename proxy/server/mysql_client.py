@@ -20,7 +20,7 @@ from proxy.net.stream import MAX_GATEWAY_MESSAGE, Stream
 from proxy.net.tasks import keep
 from proxy.server.admission import crowd, enter_as, enter_plugin, introduced, permit, shutting_down
 from proxy.server.client import Client, attend, last_words
-from proxy.server.mysql_admission import authenticate
+from proxy.server.mysql_admission import authenticate, enter
 from proxy.server.mysql_places import LobbyPlaces
 from proxy.session.handshake import greet as greet_postgres
 from proxy.session.mysql_commands import Kill, Use
@@ -39,6 +39,7 @@ from proxy.wire.mysql_errors import (
 from proxy.wire.startup import Startup
 
 if TYPE_CHECKING:
+    from proxy.config.rule import Rule
     from proxy.server.mysql_door import MysqlDoor
     from proxy.server.worker import Worker
 
@@ -97,13 +98,14 @@ class Session:
                 raise full
             if worker.draining:
                 raise shutting_down()
-            asked = Startup(0, {"user": client.user, "database": client.database})
-            client.account = await authenticate(worker, self.door, stream, client, hello, asked)
+            # Without a database it is as the maintenance database on the other wire, to rules too.
+            asked = Startup(0, {"user": client.user, "database": client.database or "postgres"})
+            client.account, rule = await authenticate(worker, self.door, stream, client, hello, asked)
             enter_as(worker, client, client.user)
             settings: tuple[str, ...] = ()
             if not client.database:
                 worker.logins.end(worker.tasks[client])
-                entered = await self._wait_in_lobby(stream, hello, offer.version)
+                entered = await self._wait_in_lobby(stream, hello, offer.version, rule)
                 if entered is None:
                     client.reason = "client said goodbye"
                     return
@@ -128,7 +130,7 @@ class Session:
                                hint=f"Connect a PostgreSQL client to {next(iter(worker.door.addresses), 'switchboard.listen')}.")
         self.client.reason = "a PostgreSQL client at MySQL's door"
 
-    async def _wait_in_lobby(self, stream: Stream, hello: Hello, version: str) -> Enter | None:
+    async def _wait_in_lobby(self, stream: Stream, hello: Hello, version: str, rule: Rule | None) -> Enter | None:
         """Until the client has chosen a database that it may have; None: it has left."""
         worker, client = self.worker, self.client
         client.plugin = "(lobby)"
@@ -152,6 +154,7 @@ class Session:
             if isinstance(answer, Enter):
                 try:
                     self.destination(answer.database)
+                    await enter(worker, stream, client, Startup(0, {"user": client.user, "database": answer.database}), rule)
                 except ProxyError as fault:
                     answer = packets(error_packet(fault), 1)
                 else:
