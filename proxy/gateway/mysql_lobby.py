@@ -19,21 +19,22 @@ from proxy.session.mysql_commands import Kill, Refused, Use, understood, words_o
 from proxy.wire.mysql import Can, Command, eof, error, ok, packets
 from proxy.wire.mysql_errors import NO_DB, NOT_SUPPORTED, Told, error_packet
 
-MAX_SETTINGS, MAX_SETTING = 50, 4096
+MAX_SETTINGS, MAX_TEXT = 50, 4096
 _NAME = r"(?:`((?:[^`]|``)+)`|([\w$]+))"
-_CREATE = re.compile(rf"create\s+(?:database|schema)\s+(if\s+not\s+exists\s+)?{_NAME}\s*(.*?)\s*;?\s*", re.IGNORECASE | re.DOTALL)
+# Of texts without a closing semicolon; each is read in time linear in its length, or nearly.
+_CREATE = re.compile(rf"create\s+(?:database|schema)\s+(if\s+not\s+exists\s+)?{_NAME}\s*(.*)", re.IGNORECASE | re.DOTALL)
 _DROP = re.compile(r"(?:drop|alter)\s+(?:database|schema)\b", re.IGNORECASE)
-_SHOW = re.compile(r"show\s+(?:databases|schemas)(?:\s+like\s+'((?:[^'\\]|\\.|'')*)')?\s*;?\s*", re.IGNORECASE)
-_SELECT = re.compile(r"select\s+(.+?)(?:\s+limit\s+1)?\s*;?\s*", re.IGNORECASE | re.DOTALL)
-_ITEM = re.compile(r"\s*(@@[\w.]+|\w+\s*\(\s*\)|-?\d{1,18}|'[^'\\]*')(?:\s+(?:as\s+)?(?:`([^`]+)`|(\w+)))?\s*", re.IGNORECASE)
+_SHOW = re.compile(r"show\s+(?:databases|schemas)(?:\s+like\s+'((?:[^'\\]|\\.|'')*)')?", re.IGNORECASE)
+_SELECT = re.compile(r"select\s+", re.IGNORECASE)
+_LIMIT = re.compile(r"\slimit\s+1\Z", re.IGNORECASE)
+_ITEM = re.compile(r"(@@[\w.]+|\w+\s*\(\s*\)|-?\d{1,18}|'[^'\\]*')(?:\s+(?:as\s+)?(?:`([^`]+)`|(\w+)))?", re.IGNORECASE)
 _SETTING = re.compile(r"set\s+(?!global\b|persist|password\b|role\b|default\b|@@global\b|@@persist)", re.IGNORECASE)
-_BEGIN = re.compile(r"(?:begin|start\s+transaction|savepoint)\b[^;]*;?\s*", re.IGNORECASE)
-_NOTHING = re.compile(r"(?:commit|rollback)\b[\w\s]*;?\s*", re.IGNORECASE)
-_CONDITIONAL = re.compile(r"/\*!\d*\s*(.*?)\s*\*/\s*;?\s*", re.DOTALL)       # what only MySQL is to read: so do we
-_VARIABLES = re.compile(r"show\s+(?:session\s+|global\s+)?variables\s+like\s+'((?:[^'\\]|\\.|'')*)'\s*;?\s*", re.IGNORECASE)
-_UNLOCK = re.compile(r"unlock\s+tables\s*;?\s*", re.IGNORECASE)
-_TABLESPACES = re.compile(r"select\s[^;]*\sfrom\s+information_schema\.files\b", re.IGNORECASE)
-_WARNINGS = re.compile(r"show\s+warnings\b.*", re.IGNORECASE | re.DOTALL)
+_BEGIN = re.compile(r"(?:begin|start\s+transaction|savepoint)\b[^;]*", re.IGNORECASE)
+_NOTHING = re.compile(r"(?:commit|rollback)\b[\w\s]*", re.IGNORECASE)
+_VARIABLES = re.compile(r"show\s+(?:session\s+|global\s+)?variables\s+like\s+'((?:[^'\\]|\\.|'')*)'", re.IGNORECASE)
+_UNLOCK = re.compile(r"unlock\s+tables", re.IGNORECASE)
+_TABLESPACES = re.compile(r"select\s[^;]{0,500}\sfrom\s+information_schema\.files\b", re.IGNORECASE)
+_WARNINGS = re.compile(r"show\s+warnings\b", re.IGNORECASE)
 
 
 class Places(Protocol):
@@ -101,8 +102,11 @@ class Lobby:
             return packets(error_packet(fault), 1)
 
     async def _query(self, text: str) -> bytes:
-        if (found := _CONDITIONAL.fullmatch(text)) is not None:
-            text = found[1]
+        text = text.rstrip("; \t\r\n")
+        if len(text) > MAX_TEXT:
+            raise _no_database()
+        if text.startswith("/*!") and text.endswith("*/"):
+            text = text[3:-2].lstrip("0123456789").strip()      # what only MySQL is to read: so do we
         if (found := _CREATE.fullmatch(text)) is not None:
             if found[4]:
                 raise NotSupported("options of CREATE DATABASE are not passed on", hint="Leave them out, or create it at the server")
@@ -117,7 +121,7 @@ class Lobby:
             names = sorted(name for name in await self.places.databases() if like is None or like.fullmatch(name))
             return self._rows(["Database"], [[name] for name in names])
         if _SETTING.match(text) or _BEGIN.fullmatch(text):
-            if len(self.settings) >= MAX_SETTINGS or len(text) > MAX_SETTING:
+            if len(self.settings) >= MAX_SETTINGS:
                 raise ClientFault("too many settings before a database is selected")
             self.settings.append(text)
             return _done()
@@ -130,18 +134,18 @@ class Lobby:
                                                            if name.startswith("@@") and like.fullmatch(name[2:])])
         if _UNLOCK.fullmatch(text):
             return _done()
-        if _WARNINGS.fullmatch(text):
+        if _WARNINGS.match(text):
             return self._rows(["Level", "Code", "Message"], [])
         if _TABLESPACES.match(text):
             return self._rows(["LOGFILE_GROUP_NAME"], [])      # of mysqldump, to whom no plugin has any
-        if (found := _SELECT.fullmatch(text)) is not None:
-            return self._selected(found[1])
+        if (found := _SELECT.match(text)) is not None:
+            return self._selected(_LIMIT.sub("", text[found.end():]))
         raise _no_database()
 
     def _selected(self, items: str) -> bytes:
         names, values = [], []
         for item in items.split(","):
-            found = _ITEM.fullmatch(item)
+            found = _ITEM.fullmatch(item.strip())
             if found is None:
                 raise _no_database()
             word = re.sub(r"\s", "", found[1])

@@ -24,8 +24,8 @@ from proxy.net.readers import readers
 from proxy.pool.upstream import Key, Upstream
 from proxy.relay.pump import BUF, BULK, VIEW, WOULD_BLOCK
 from proxy.session.link import I
-from proxy.session.mysql_commands import Kill, Refused, Use, understood
-from proxy.session.mysql_link import BRIEF, THOUGHTFUL, Link, T
+from proxy.session.mysql_commands import BRIEF, Kill, Refused, Use, understood
+from proxy.session.mysql_link import THOUGHTFUL, Link, T
 from proxy.wire.mysql import Can, Command, error, ok, packets
 from proxy.wire.mysql_errors import NOT_SUPPORTED, LostServer, error_packet
 

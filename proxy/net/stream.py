@@ -133,7 +133,7 @@ class Stream:
         head = await self.read_exactly(4)
         size = int.from_bytes(head[:3], "little")
         if size > self.limit:
-            raise self.fault(f"packet of {size} bytes during login")
+            raise self.fault(f"packet of {size} bytes, where {self.limit} are the most")
         return head[3], (await self.read_exactly(size) if size else b"")
 
     def hold(self, data: bytes) -> None:

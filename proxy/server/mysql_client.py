@@ -16,7 +16,7 @@ from proxy.errors import ClientFault, NoStartup, NotSupported, ProxyError, TooMa
 from proxy.gateway.mysql_lobby import Enter, Lobby
 from proxy.mysql.relay import Relay
 from proxy.net.drive import drive
-from proxy.net.stream import MAX_GATEWAY_MESSAGE, Stream
+from proxy.net.stream import Stream
 from proxy.net.tasks import keep
 from proxy.server.admission import crowd, enter_as, enter_plugin, introduced, permit, shutting_down
 from proxy.server.client import Client, attend, last_words
@@ -137,7 +137,6 @@ class Session:
         if worker.settings.log.connections:
             log.info("client let in", extra={"fields": worker.line(client)})
         await stream.write(packets(ok(), hello.turns.next))
-        stream.limit, stream.fault = MAX_GATEWAY_MESSAGE, ClientFault
         lobby = Lobby(places=LobbyPlaces(self), version=version, thread=self.thread, user=f"{client.user}@{client.peer or 'localhost'}",
                       capabilities=hello.answer.capabilities)
         while True:
@@ -238,7 +237,7 @@ class Session:
             raise Told(KILL_DENIED, "HY000", f"You are not owner of thread {kill.thread}")
         upstream = victim.relay.upstream if victim.relay is not None else None
         if upstream is None:
-            if kill.around is None or b"query" not in kill.around[0].lower():
+            if kill.words is None or b"query" not in kill.words.lower():
                 self.worker.tasks[victim.client].cancel()
             return None
         if relay is not None and victim is self:
@@ -248,7 +247,7 @@ class Session:
             relay.striking = upstream
             upstream.cancels += 1
             return kill.worded(upstream.pid)
-        words = kill.around[0].decode("ascii", "replace") if kill.around is not None else "KILL"
+        words = kill.words.decode("ascii", "replace") if kill.words is not None else "KILL"
         keep(self.door.strike(upstream, words), name="KILL")
         return None
 

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from proxy.wire.mysql import Command
 
 _COMMENTS = re.compile(rb"(?:\s|/\*(?!!|M!).*?\*/|(?:--[\s]|#)[^\n]*(?:\n|$))*", re.DOTALL)
-_USE = re.compile(rb"use\s*(?:`((?:[^`]|``)+)`|\s([^\s;`]+))\s*;?\s*", re.IGNORECASE)
-_KILL = re.compile(rb"(kill\s+(?:(?:hard|soft)\s+)?(?:(?:connection|query)\s+)?)(\d{1,20})(\s*;?\s*)", re.IGNORECASE)
+_USE = re.compile(rb"use\s*(?:`((?:[^`]|``)+)`|\s([^\s;`]+))", re.IGNORECASE)
+_KILL = re.compile(rb"(kill\s+(?:(?:hard|soft)\s+)?(?:(?:connection|query)\s+)?)(\d{1,20})", re.IGNORECASE)
+BRIEF = 1024                  # a longer text is no USE and no KILL
+_END = b"; \t\r\n\v\f"
 REFUSED = {
     Command.CHANGE_USER: "COM_CHANGE_USER is not relayed: connect anew as the other user",
     Command.BINLOG_DUMP: "replication is not relayed", Command.BINLOG_DUMP_GTID: "replication is not relayed",
@@ -31,16 +33,16 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """`around` what stands before and behind the number; None: COM_PROCESS_KILL."""
+    """`words` are what stands before the number; None: COM_PROCESS_KILL."""
 
     thread: int
-    around: tuple[bytes, bytes] | None
+    words: bytes | None
 
     def worded(self, thread: int) -> bytes:
         """The same command against another number."""
-        if self.around is None:
+        if self.words is None:
             return bytes((Command.PROCESS_KILL,)) + (thread & 0xFFFFFFFF).to_bytes(4, "little")
-        return bytes((Command.QUERY,)) + self.around[0] + str(thread).encode() + self.around[1]
+        return bytes((Command.QUERY,)) + self.words + str(thread).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +66,14 @@ def understood(payload: bytes) -> Use | Kill | Refused | None:
         return Kill(int.from_bytes(rest[:4], "little"), None)
     if command in REFUSED:
         return Refused(REFUSED[Command(command)])
-    if command != Command.QUERY:
+    if command != Command.QUERY or len(rest) > BRIEF:
         return None
-    words = words_of(rest)
+    words = words_of(rest).rstrip(_END)
     found = _USE.fullmatch(words)
     if found is not None:
         name = found[1].replace(b"``", b"`") if found[1] is not None else found[2]
         return Use(name.decode("utf-8", "replace"))
     found = _KILL.fullmatch(words)
     if found is not None:
-        return Kill(int(found[2]), (found[1], found[3]))
+        return Kill(int(found[2]), found[1])
     return None

@@ -20,12 +20,12 @@ from proxy.errors import ClientFault, UpstreamFault
 from proxy.hot import hot
 from proxy.pool.tally import Tally
 from proxy.session.link import I
+from proxy.session.mysql_commands import BRIEF
 from proxy.wire.mysql import Can, Command
 
 T = ord("T")                       # in a transaction, as PostgreSQL says it
 THINK, ENDED = 1, 2                # outcomes: of from_client, of from_upstream
 HEAD = 32                          # of an OK packet: two numbers of up to nine bytes, then the status
-BRIEF = 1024                       # a longer text is no USE and no KILL
 _WHOLE = 0xFFFFFF
 _MORE, _CURSOR, _IN_TRANSACTION = 0x0008, 0x0040, 0x2001
 _word = Struct("<I").unpack_from

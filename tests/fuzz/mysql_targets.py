@@ -148,7 +148,7 @@ def fuzz_mysql_commands(data: bytes) -> None:
     if data:
         found = understood(data)
         if isinstance(found, Kill):
-            assert understood(found.worded(7)) == Kill(7, found.around)
+            assert understood(found.worded(7)) == Kill(7, found.words)
         elif isinstance(found, Use):
             assert len(found.database) <= len(data)
 
