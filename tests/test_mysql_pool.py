@@ -259,3 +259,24 @@ def test_a_crowd_on_few_connections(mysql: MariaDB, tmp_path: Path) -> None:
         until(lambda: found.daemon.metric("switchboard_clients", plugin="catalog") == 0, "everybody's leaving")
         until(lambda: found.daemon.metric("switchboard_upstreams", state="active") == 0, "the upstreams' return")
         assert found.daemon.metric("switchboard_upstreams") <= 3
+
+
+def test_connections_are_kept_warm_for_the_usual_client(mysql: MariaDB, tmp_path: Path) -> None:
+    with through(mysql, tmp_path, pool={"size": 4, "min_size": 3}) as found:
+        found.connect("catalog").close()
+        until(lambda: found.daemon.metric("switchboard_upstreams", plugin="catalog", state="idle") == 3, "the warm ones")
+        clients = [found.connect("catalog") for _ in range(3)]
+        assert found.daemon.metric("switchboard_connect_seconds_count", plugin="catalog") == 3
+        for client in clients:
+            client.close()
+
+
+def test_a_budget_over_plugins(mysql: MariaDB, tmp_path: Path) -> None:
+    """What one plugin keeps idle makes room for another."""
+    with through(mysql, tmp_path, upstream={"budget": 2}, pool={"query_wait_timeout": "1s"}) as found:
+        for name in ("catalog", "search", "auth", "catalog"):
+            with found.connect(name) as connection:
+                assert one(connection, "SELECT database()") == (f"backstage_plugin_{name}",)
+        with found.connect("catalog"), found.connect("search"), pytest.raises(OperationalError, match="1040"):
+            found.connect("auth")
+        assert found.daemon.metric("switchboard_evicted_total") >= 2

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from proxy.config.configuration import read
 from tests import mariadb
 from tests.mariadb import MariaDB, OperationalError, through
 from tests.servers import ROOT
@@ -109,3 +110,21 @@ def test_check_tells_what_is_wrong(mysql: MariaDB, tmp_path: Path) -> None:
     assert {name: (one["ok"], one["step"]) for name, one in found.items()} == {
         "wrong": (False, "login"), "away": (False, "connect"), "tls": (False, "TLS"), "fresh": (True, "database")}
     assert "created on first use" in found["fresh"]["note"]
+
+
+def test_who_provisions(tmp_path: Path) -> None:
+    """The base's credential on its own server, and never across engines, whatever the places are called."""
+    def provisioner(base: dict[str, Any], own: dict[str, Any], **settings: Any) -> str:
+        path = tmp_path / "who.yaml"
+        path.write_text(yaml.safe_dump({"backend": {"database": {**base, "plugin": {"shop": own}}}, "switchboard": settings}))
+        found = read([path], environ={}).target("shop").provisioner
+        assert found is not None
+        return found.user
+
+    place = {"host": "h", "port": 3306}
+    of_mysql = {"client": "mysql2", "connection": {**place, "user": "base", "password": "x"}}
+    assert provisioner(of_mysql, {"connection": {"user": "own"}}) == "base"
+    assert provisioner(of_mysql, {"connection": {"user": "own", "host": "other"}}) == "own"
+    assert provisioner({**of_mysql, "client": "pg"}, {"client": "mysql2", "connection": {**place, "user": "own"}}) == "own"
+    credential = {"server": "h:3306", "user": "maker"}
+    assert provisioner(of_mysql, {"connection": {"user": "own"}}, provisioning={"credentials": [credential]}) == "maker"
