@@ -2,10 +2,7 @@
 
 Both sockets are raw and registered with the loop once; an event is one receive, one walk over headers (session/mysql_link) and
 one send.  What a peer does not take at once is kept beside it, and until that has gone the other one is not read.
-
-A command that needs thought waits in `held` until all that came before it is answered; then it is changed and passed on,
-or answered here.  The client's database is fixed: USE of the same one, under any of its names, goes to the server under its
-real name; others are refused.
+What is not passed on as it is, is mysql/thinking's.
 """
 
 from __future__ import annotations
@@ -13,21 +10,21 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from proxy.errors import ClientFault, ProxyError, Shutdown, UpstreamFault
+from proxy.errors import ProxyError, Shutdown, UpstreamFault
 from proxy.hot import hot
 from proxy.mysql.pool import key_of
+from proxy.mysql.thinking import Decide, Thinking
 from proxy.net.readers import readers
 from proxy.pool.upstream import Key, Upstream
 from proxy.relay.pump import BUF, BULK, VIEW, WOULD_BLOCK
 from proxy.session.link import I
-from proxy.session.mysql_commands import BRIEF, Kill, Refused, Use, understood
-from proxy.session.mysql_link import THOUGHTFUL, Link, T
-from proxy.wire.mysql import Can, Command, error, ok, packets
-from proxy.wire.mysql_errors import NOT_SUPPORTED, LostServer, error_packet
+from proxy.session.mysql_link import T
+from proxy.wire.mysql import Can, packets
+from proxy.wire.mysql_errors import LostServer, error_packet
 
 if TYPE_CHECKING:
     from proxy.pool.lane import Place
@@ -35,13 +32,9 @@ if TYPE_CHECKING:
     from proxy.pool.tally import Tally
 
 _SMALL = VIEW[:BULK]
-LONGEST_REFUSED = 65_536      # of a command that we answer ourselves
-Decide = Callable[["Relay", Use | Kill], bytes | ProxyError | None]
-"""What to send to the server instead, or what the client is told; None: that it is done."""
-_MORE, _LATER, _DONE = "more must come", "not yet", "done"
 
 
-class Relay(Link):
+class Relay(Thinking):
     def __init__(self, sock: socket.socket, pool: Pool, tally: Tally, capabilities: Can, charset: int, decide: Decide) -> None:
         super().__init__(tally, capabilities)
         self.sock, self.fd = sock, sock.fileno()
@@ -283,91 +276,6 @@ class Relay(Link):
         """The upstream took what it would not take before."""
         if not self.owed or not self.held:
             self.resume()
-
-    # -- what needs thought -------------------------------------------------------------------------------
-
-    def _think(self) -> None:
-        """Look at what is held: from a command on that may be ours.  Raises ClientFault."""
-        while self.held and not self._done.done():
-            verdict = self._next()
-            if verdict is _LATER:
-                self.pause()                  # what came before it is answered first
-                return
-            if verdict is _MORE:
-                break
-        if self.upstream is not None and self.upstream.backlog is None:
-            self.resume()
-
-    def _next(self) -> object:
-        """Do the first of what is held, if it can be done now."""
-        held = self.held
-        length = int.from_bytes(held[:3], "little")
-        if len(held) < 5 or (len(held) < 6 and length > 1) or not length or self.partial:
-            return self._walk_held()
-        command = held[4]
-        if not THOUGHTFUL[command] and (command != Command.QUERY or length > BRIEF):
-            return self._walk_held()
-        if length > LONGEST_REFUSED:
-            raise ClientFault("packet too large for its command")
-        if len(held) < 4 + length:
-            return _MORE
-        if self.owed:
-            return _LATER
-        payload = held[4:4 + length]
-        if not THOUGHTFUL[command] and understood(payload) is None:
-            self._pass(payload)               # began like one of ours and is none
-        else:
-            self._thought(payload)
-        self.held = held[4 + length:]
-        return _DONE
-
-    def _walk_held(self) -> object:
-        """Nothing to think about, or no whole header yet."""
-        data = bytearray(self.held)
-        self.from_client(data, len(data))
-        if not self.cut:
-            return _MORE
-        self.held = bytes(data[self.cut:])
-        self._forward(bytes(data[:self.cut]))
-        return _DONE
-
-    def _thought(self, payload: bytes) -> None:
-        """One whole command, and nothing is owed."""
-        command = payload[0]
-        if command == Command.QUIT:
-            self.finish("client said goodbye")
-            return
-        if command == Command.SET_OPTION:
-            self.tainted = True
-        found = understood(payload)
-        if isinstance(found, Refused):
-            self._answer(error(NOT_SUPPORTED, "0A000", found.why))
-            return
-        if found is not None:
-            decided = self.decide(self, found)
-            if not isinstance(decided, bytes):
-                self._answer(ok() if decided is None else error_packet(decided))
-                return
-            payload = decided
-        self._pass(payload)
-
-    def _pass(self, payload: bytes) -> None:
-        self.pass_on(len(payload), payload[0])
-        self._forward(packets(payload))
-
-    def _answer(self, payload: bytes) -> None:
-        """An answer of ours to the command at hand."""
-        self.used = True
-        self.tally.queries += 1
-        if payload[0] == 0xFF:
-            self.tally.errors[payload[4:6].decode("ascii", "replace")] += 1
-        self._to_client(packets(payload, 1))
-
-    def _struck(self) -> None:
-        """A KILL of ours has been answered, or never will be."""
-        struck, self.striking = self.striking, None
-        if struck is not None:
-            struck.pool.cancel_done(struck)
 
     # -- upstream -> client -------------------------------------------------------------------------------
 

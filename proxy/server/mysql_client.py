@@ -15,6 +15,7 @@ from proxy.config.target import Engine, Target
 from proxy.errors import ClientFault, NoStartup, NotSupported, ProxyError, TooManyConnections
 from proxy.gateway.mysql_lobby import Enter, Lobby
 from proxy.mysql.relay import Relay
+from proxy.mysql.thinking import Thinking
 from proxy.net.drive import drive
 from proxy.net.stream import Stream
 from proxy.net.tasks import keep
@@ -209,7 +210,7 @@ class Session:
 
     # -- commands that are ours ---------------------------------------------------------------------------
 
-    def _decide(self, relay: Relay, command: Use | Kill) -> bytes | ProxyError | None:
+    def _decide(self, relay: Thinking, command: Use | Kill) -> bytes | ProxyError | None:
         try:
             return self._use(command.database) if isinstance(command, Use) else self.kill(command, relay)
         except ProxyError as fault:
@@ -228,7 +229,7 @@ class Session:
             name = target.database
         return bytes((Command.INIT_DB,)) + name.encode()
 
-    def kill(self, kill: Kill, relay: Relay | None = None) -> bytes | None:
+    def kill(self, kill: Kill, relay: Thinking | None = None) -> bytes | None:
         """What to ask our own server, or None: it is done, or on its way.  Raises ProxyError."""
         victim = self.door.sessions.get(kill.thread) or (self._by_server(relay, kill.thread) if relay is not None else None)
         if victim is None:
@@ -251,7 +252,7 @@ class Session:
         keep(self.door.strike(upstream, words), name="KILL")
         return None
 
-    def _by_server(self, relay: Relay, thread: int) -> Session | None:
+    def _by_server(self, relay: Thinking, thread: int) -> Session | None:
         """Who rides the connection that the server calls so; of this server alone, where numbers mean the same."""
         return next((session for session in self.door.sessions.values() if session.relay is not None
                      and session.relay.upstream is not None and session.relay.upstream.pid == thread
