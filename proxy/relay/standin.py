@@ -2,8 +2,8 @@
 
 An upstream of its pool **stands in**: the statement that strikes the client's process id is told that one's.  If it dies of
 it, so does the client, with the server's own last words; what only cancels finds nobody at work, as it would have.  Then the
-upstream goes back.  An idle one is taken at once, or one is dialled where the pool has room; where it has none, the number
-stays one that nobody has: who strikes may hold what all others wait for.
+upstream goes back.  An idle one is taken at once, or one is waited for that is dialled or at a chore of ours; where there is none, the
+number stays one that nobody has: who strikes may hold what all others wait for.
 """
 
 from __future__ import annotations
@@ -36,9 +36,8 @@ class StandIn:
         self._then: Callable[[], None] | None = None
         if pool.waiting:
             return
-        coming = pool.coming
         place = pool.request(self)
-        if not place.settled and pool.coming > coming:
+        if not place.settled and (pool.coming or pool.resting):       # these need nobody's help to become idle
             self.place, self._then = place, then
         elif not place.settled:
             pool.withdraw(place)
@@ -67,14 +66,20 @@ class StandIn:
             self._died(upstream)
             return
 
-        def asked(ok: bool) -> None:
-            if ok:
-                upstream.pool.give_back(upstream)
-                return
-            upstream.pool.lost(upstream)
-            self._died(upstream)
+        pool = upstream.pool
 
-        upstream.run([""], asked, upstream.pool.dialling.connect_timeout)
+        def asked(ok: bool) -> None:
+            if not ok:
+                pool.lost(upstream)
+                self._died(upstream)
+                return
+            pool.resting.discard(upstream)
+            pool.busy.add(upstream)
+            pool.give_back(upstream)
+
+        pool.busy.discard(upstream)
+        pool.resting.add(upstream)
+        upstream.run([""], asked, pool.dialling.connect_timeout)
 
     def _died(self, upstream: Upstream) -> None:
         if upstream.refusal is not None and upstream.refusal.fields.get("V") == "FATAL":
