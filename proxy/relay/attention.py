@@ -40,7 +40,8 @@ _WHOLE = 65_536                    # bytes of a server's message that is read wh
 class Attention(Relay):
     """The half of an Attentive that reads messages."""
 
-    __slots__ = ("ahead", "attention", "entering", "inbox", "passing", "standing", "struck", "u_inbox", "u_passing")
+    __slots__ = ("ahead", "attention", "entering", "inbox", "judged", "judging", "passing", "standing", "struck",
+                 "u_inbox", "u_passing", "withheld")
     if TYPE_CHECKING:
         @property
         def account(self) -> Account: ...
@@ -66,6 +67,9 @@ class Attention(Relay):
         self.u_passing = 0
         self.struck: list[Upstream] = []      # by what we have sent
         self.standing: dict[Relay, StandIn] = {}   # for clients without a server, who are struck
+        self.judging = 0                      # of these, how many may have died: until that is known
+        self.judged = False                   # somebody waits for it
+        self.withheld = bytearray()           # what the client is told then
 
     # -- from the client ----------------------------------------------------------------------------------
 
@@ -91,6 +95,8 @@ class Attention(Relay):
 
     def _one_step(self) -> bool:
         inbox = self.inbox
+        if self.judging:
+            return False
         if self.upstream is None:
             if inbox.startswith(FLUSH) and not self.passing:
                 del inbox[:len(FLUSH)]         # of a batch that is over
@@ -305,7 +311,9 @@ class Attention(Relay):
         except UpstreamFault as fault:
             self._upstream_fault(fault)
             return
-        if told:
+        if told and (self.standing or self.judging):
+            self.withheld += told
+        elif told:
             self._tell_client(told)
         if self.leaving and not self._done.done() and (self.copying or not (self.owed or self.u_left or self.u_part)):
             self.finish("client said goodbye")
@@ -375,6 +383,9 @@ class Attention(Relay):
         account = self.account
         if (self.struck or self.standing) and account.quiet and all(each.place is None for each in self.standing.values()):
             self._strikes_are_over()
+        if self.judging:
+            self.judged = True
+            return
         if account.stale:
             account.stale = False
             self.pool.refresh()

@@ -338,8 +338,20 @@ class Attentive(Leading):
         self.struck.clear()
         standing = list(self.standing.values())
         self.standing.clear()
+        self.judging += len(standing)
         for each in standing:
-            each.over()
+            each.over(self._judged)
+
+    def _judged(self) -> None:
+        self.judging -= 1
+        if self.judging or self._done.done():
+            return
+        withheld, self.withheld = bytes(self.withheld), bytearray()
+        if withheld:
+            self._tell_client(withheld)
+        if self.judged:
+            self.judged = False
+            self._settled()
 
     # -- leases -------------------------------------------------------------------------------------------
 
@@ -405,7 +417,7 @@ class Attentive(Leading):
         super().part()
 
     def drain(self) -> None:
-        if self.attention and (self.inbox or self.passing or not self.account.quiet):
+        if self.attention and (self.inbox or self.passing or self.judging or not self.account.quiet):
             self.draining = True
         else:
             super().drain()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from proxy.errors import ProxyError
 from proxy.pool.lane import Place
 from proxy.pool.upstream import Key, Upstream
+from proxy.wire import messages
 
 if TYPE_CHECKING:
     from proxy.relay.relay import Relay
@@ -55,32 +56,42 @@ class StandIn:
         if then is not None:
             then()
 
-    def over(self) -> None:
-        """The statement has been answered.  Its signal was sent before that: a statement of ours finds the process alive or not."""
+    def over(self, then: Callable[[], None]) -> None:
+        """The statement has been answered.  Its signal was sent before that: a statement of ours finds the process alive or not.
+
+        `then` is called when that is known, and the client has been told, if it died.  Who struck hears nothing before: what it does
+        next may count on it.
+        """
         upstream = self.upstream
         if self.place is not None:
             self.place.pool.withdraw(self.place)
-        if upstream is None:
+        if upstream is None or upstream.broken:
+            if upstream is not None:
+                self._died(upstream)
+            then()
             return
-        if upstream.broken:
-            self._died(upstream)
-            return
-
         pool = upstream.pool
 
         def asked(ok: bool) -> None:
-            if not ok:
+            if ok:
+                pool.resting.discard(upstream)
+                pool.busy.add(upstream)
+                pool.give_back(upstream)
+            else:
                 pool.lost(upstream)
                 self._died(upstream)
-                return
-            pool.resting.discard(upstream)
-            pool.busy.add(upstream)
-            pool.give_back(upstream)
+            then()
 
         pool.busy.discard(upstream)
         pool.resting.add(upstream)
         upstream.run([""], asked, pool.dialling.connect_timeout)
 
     def _died(self, upstream: Upstream) -> None:
-        if upstream.refusal is not None and upstream.refusal.fields.get("V") == "FATAL":
-            self.rider.finish("terminated by the server", upstream.refusal)
+        rider, refusal = self.rider, upstream.refusal
+        if refusal is None or refusal.fields.get("V") != "FATAL":
+            return
+        if rider.backlog is None:
+            rider.tell(messages.error_response(refusal))       # at once: finish() leaves it to a task, which comes later
+            rider.finish("terminated by the server")
+        else:
+            rider.finish("terminated by the server", refusal)
