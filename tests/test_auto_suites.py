@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import select
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import psycopg
 import pytest
 
@@ -102,3 +104,63 @@ def test_a_flush_behind_a_sync_keeps_no_connection(base: dict[str, Any], tmp_pat
             other.cursor().executemany("select %s", [(1,), (2,)])
         with running.connect("catalog") as third:
             assert third.execute("select 'served'").fetchone() == ("served",)
+
+
+def test_prepared_statements_of_others_are_not_shown(double: Daemon) -> None:
+    """And one's own are, by their own names, wherever the transaction runs."""
+    view = "select name, statement, parameter_types, from_sql from pg_prepared_statements order by prepare_time, name"
+    with double.connect("catalog") as first, double.connect("catalog") as second:
+        second.execute("select 'of the second'", prepare=True)
+        first.execute("select 1 as own", prepare=True)
+        first.execute("select %s::int as own", (1,), prepare=True)
+        second.execute("select 1 as own", prepare=True)
+        mine = [("_pg3_0", "select 1 as own", [], False), ("_pg3_1", "select $1::int as own", ["smallint"], False)]
+        for _ in range(2):
+            with second.transaction():         # elsewhere
+                assert first.execute(view).fetchall() == mine
+            with first.transaction():
+                assert first.execute(view).fetchall() == mine
+                assert second.execute(view).fetchall() == [("_pg3_0", "select 'of the second'", [], False),
+                                                           ("_pg3_1", "select 1 as own", [], False)]
+        asked = ("select count(*), %s::text from pg_catalog.pg_prepared_statements s left join pg_prepared_statement() on false "
+                 "where s.name <> ''")
+        assert first.execute(asked, ("a",)).fetchone() == (2, "a")
+        for asked in ("table pg_prepared_statements",
+                      "select p.* from pg_class c, pg_catalog.pg_prepared_statements p where c.oid = 1259",
+                      "with x as (select pg_prepared_statements from pg_prepared_statements) select * from x"):
+            assert len(first.execute(asked.encode()).fetchall()) == 2
+        first.execute("prepare sql as select 2")
+        assert [row[0] for row in first.execute(view).fetchall()] == ["_pg3_0", "_pg3_1", "sql"]
+        first.execute("deallocate all")
+        assert first.execute(view).fetchall() == []
+        with pytest.raises(psycopg.errors.UndefinedColumn):
+            first.execute("select nowhere from pg_prepared_statements")
+
+
+async def test_a_statement_that_shows_statements_is_kept_up_to_date(double: Daemon) -> None:
+    client = await asyncpg.connect(double.dsn("catalog"))
+    try:
+        shown = await client.prepare("select statement from pg_prepared_statements where name not like '%stmt_none%' order by 1")
+        assert [row[0] for row in await shown.fetch()] == []
+        other = await client.prepare("select 'another'")
+        assert [row[0] for row in await shown.fetch()] == ["select 'another'"]
+        assert await other.fetchval() == "another"
+    finally:
+        await client.close()
+
+
+async def test_a_number_in_a_prepared_text_means_who_serves_that_client_now(double: Daemon) -> None:
+    first, second = [await asyncpg.connect(double.dsn("catalog")) for _ in "ab"]
+    try:
+        cancel = await first.prepare(f"select pg_cancel_backend({second.get_server_pid()})")
+        for _ in range(3):
+            sleeping = asyncio.ensure_future(second.execute("select pg_sleep(60)"))
+            while not sleeping.done():
+                await cancel.fetchval()
+            with pytest.raises(asyncpg.QueryCanceledError):
+                await sleeping
+            await first.execute("select 1")
+            await second.execute("select 1")
+    finally:
+        await first.close()
+        await second.close()

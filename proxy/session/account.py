@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 
-from proxy.session import prepared, sequences
+from proxy.session import prepared, roster, sequences
 from proxy.session.consequences import (
     Authorization,
     Bound,
@@ -61,7 +61,7 @@ from proxy.session.dues import (
 from proxy.session.extended import FORGET, Extended
 from proxy.session.neutral import changes_schema
 from proxy.session.parameters import Parameters, State, difference
-from proxy.session.pids import Whose, translated
+from proxy.session.pids import Whose
 from proxy.session.prepared import NOWHERE
 from proxy.session.returning import woven
 from proxy.session.routines import Routines
@@ -154,9 +154,14 @@ class Account(Extended):
         if Reason.SEQUENCE in self.pins and Reason.SEQUENCE not in before and not self.own_sequences:
             ahead += packed(Q, FORGET + b"\0")
             self.dues.append(Due(Q, ours=True))
+        if roster.asked(found) and self.status != b"E" and (own := self._everything()):
+            for due in self.dues:
+                due.spare = due.spare or (due.ours and due.tag == P)
+            self.dues.append(Due(S, ours=True))
+            ahead += own + packed(S, b"")
         self.dues.append(Due(Q, each, schema=changes_schema(text), pins=tuple(reason for reason in self.pins if reason not in before),
                              woven=more))
-        sent = translated(text, found, self.pid, self.whose)
+        sent = self._as_sent(text, found)
         if sent != text or more is not None:
             self.dues[-1].texts = text, sent
         return ahead + packed(Q, sent + b"\0")
@@ -346,6 +351,8 @@ class Account(Extended):
             for each in given_up[1:]:
                 self._unpin(each)
             self.skipping = not self.dues
+            if due.spare:
+                return b""
         elif due is not None:
             if due.undo is not None:
                 due.undo()

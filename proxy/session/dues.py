@@ -40,6 +40,7 @@ class Due:
     schema: bool = False                      # may change what statements mean
     known: Statement | None = None            # the prepared one that it is about
     ours: bool = False                        # nobody else is to see the answers
+    spare: bool = False                       # nor is its failure of anybody's concern
     name: bytes | None = None                 # of a statement, as the client says it
     there: bytes = b""                        # and the server
     portal: bytes = b""                       # that is executed

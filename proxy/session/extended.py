@@ -12,10 +12,11 @@ import re
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import replace
+from time import time
 from typing import TYPE_CHECKING
 
 from proxy.errors import ClientFault
-from proxy.session import prepared
+from proxy.session import prepared, roster
 from proxy.session.bound import resolved
 from proxy.session.consequences import Deallocate, Execute, Reason
 from proxy.session.dues import B, C, D, Due, E, Effects, P, Q, packed
@@ -54,6 +55,7 @@ class Extended:
         self.ends = self.ended = 0            # Syncs sent, and answered
         self.dues: deque[Due] = deque()
         self.named: dict[bytes, Statement] = {}
+        self.since: dict[bytes, float] = {}   # when they were prepared
         self.quick: dict[bytes, bytes] = {}   # of these the ones that leave nothing: what the servers call them
         self.unnamed: Statement | None = None
         self.unnamed_there = False            # on this upstream
@@ -63,6 +65,7 @@ class Extended:
         self.own_sequences: bool | None = None         # what currval() tells is of this transaction; None: not asked yet
 
     pins: dict[Reason, str]
+    told: dict[str, str]
 
     if TYPE_CHECKING:                          # the Account's
         def _beware(self, effects: Effects) -> None: ...
@@ -88,8 +91,21 @@ class Extended:
 
     def _remember(self, name: bytes, known: Statement) -> None:
         self.named[name] = known
+        self.since[name] = time()
         if not known.pids and harmless(known.effects) and not changes_schema(known.text):
             self.quick[name] = known.server
+
+    def _as_sent(self, text: bytes, effects: Effects) -> bytes:
+        """What the server is to see, at this moment."""
+        sent = translated(text, effects, self.pid, self.whose)
+        if roster.asked(effects):
+            version = self.told.get("server_version", "").partition(".")[0]
+            sent = roster.rewritten(sent, self.named, self.since, int(version) if version.isdigit() else 0, conforming=self.conforming)
+        return sent
+
+    def _everything(self) -> bytes:
+        """What makes the server know all that the client has prepared."""
+        return b"".join([self._ensure(known) for known in list(self.named.values())[:prepared.MOST_ON_A_SERVER // 2]])
 
     def _drop(self, name: bytes) -> Statement | None:
         self.quick.pop(name, None)
@@ -101,9 +117,10 @@ class Extended:
         if not zero:
             self.dues.append(Due(P))
             return packed(P, body)           # the server knows what to say
-        written, text = text, translated(text, read(text, conforming=self.conforming), self.pid, self.whose)
+        effects = read(text, conforming=self.conforming)
+        written, text = text, self._as_sent(text, effects)
         texts = (written, text) if written != text else None
-        found = statement(text, types, self._meaning(), conforming=self.conforming)
+        found = self._statement(written, text, types, effects)
         ahead = b""
         if len(found.effects) == 1 and isinstance(found.effects[0], Execute):
             known, ahead, text = self._by_its_name(text, found.effects[0].name)
@@ -145,6 +162,27 @@ class Extended:
         self._arrives(found.server)
         self.dues.append(Due(P, undo=undo, makes=found.server, texts=texts))
         return ahead + closing + found.parse()
+
+    def _statement(self, written: bytes, text: bytes, types: bytes, effects: Effects) -> Statement:
+        found = statement(text, types, self._meaning(), conforming=self.conforming)
+        if written == text or not (roster.asked(effects) or translated(written, effects, self.pid, lambda _pid: None) != text):
+            return found
+        return replace(found, written=written, effects=effects)
+
+    def _up_to_date(self, name: bytes) -> bytes:
+        """A statement whose text means something else from time to time is prepared anew: what goes ahead."""
+        known = self._known(name)
+        if known is None or known.written is None:
+            return b""
+        ahead = self._everything() if roster.asked(known.effects) else b""
+        text = self._as_sent(known.written, known.effects)
+        if text != known.text:
+            new = self._statement(known.written, text, known.types, known.effects)
+            if name:
+                self.named[name] = new
+            else:
+                self.unnamed, self.unnamed_there = new, False
+        return ahead
 
     def _arrives(self, server: bytes) -> None:
         self.on_server[server] = None
@@ -201,7 +239,7 @@ class Extended:
     def whole_bind(self, name: bytes) -> bool:
         """Must the parameters of this Bind be looked at?"""
         known = self._known(name)
-        return known is not None and (bool(known.pids) or known.bound)
+        return known is not None and (bool(known.pids) or known.bound or known.written is not None)
 
     def strikes(self, tag: int, body: bytes) -> set[int]:
         """The process ids that this message speaks of."""
@@ -225,7 +263,9 @@ class Extended:
         """A Bind of which only the names matter: what goes ahead, and the statement's name on the server."""
         if self.skipping:
             return b"", name
+        before = self._up_to_date(name)
         ahead, there = self._find(name)
+        ahead = before + ahead
         known = self._known(name)
         self.portals[portal] = known
         self.dues.append(Due(B, known=known, name=name, there=there))

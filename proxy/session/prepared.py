@@ -39,6 +39,7 @@ class Statement:
     effects: tuple[Effect, ...] = field(repr=False)
     pids: frozenset[int] = frozenset()        # parameters that are process ids, from 0
     bound: bool = False                       # parameters tell what it does
+    written: bytes | None = field(default=None, repr=False)   # by the client, where what it means may change from time to time
 
     def parse(self, name: bytes | None = None) -> bytes:
         body = (self.server if name is None else name) + b"\0" + self.text + b"\0" + self.types
