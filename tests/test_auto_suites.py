@@ -40,6 +40,15 @@ def test_a_client_that_does_nothing_can_be_ended(double: Daemon, text: str, auto
             assert caught.value.diag.severity_nonlocalized == "FATAL"
 
 
+def test_who_ends_itself_along_with_others_hears_of_it(double: Daemon) -> None:
+    with double.connect("catalog") as victim, double.connect("catalog") as other:
+        victim.execute("select 1")
+        with pytest.raises(psycopg.errors.AdminShutdown):
+            other.execute(f"select pg_terminate_backend({victim.info.backend_pid}), pg_terminate_backend(pg_backend_pid())")
+        with pytest.raises(psycopg.errors.AdminShutdown):
+            victim.execute("select 1")
+
+
 def test_a_client_that_does_nothing_is_not_hurt_by_a_cancel(double: Daemon) -> None:
     with double.connect("catalog") as first, double.connect("catalog") as second:
         for _ in range(3):

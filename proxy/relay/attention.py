@@ -363,6 +363,12 @@ class Attention(Relay):
         del inbox[:at]
         return bytes(out)
 
+    def _upstream_lost(self, upstream: Upstream, fault: UpstreamFault | None = None) -> None:
+        withheld, self.withheld = bytes(self.withheld), bytearray()
+        if withheld:
+            self._tell_client(withheld)        # its own last words may be among it
+        super()._upstream_lost(upstream, fault)
+
     def _tell_client(self, data: bytes) -> None:
         if self.backlog is not None:
             self.backlog += data
