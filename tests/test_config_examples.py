@@ -92,7 +92,7 @@ MISTAKES = [
     ("      auth:", "      au th:", "backend.database.plugin.au th: not a valid plugin id"),
     ("switchboard:\n", "switchboard:\n  pool: {szie: 3}\n", 'a.yaml:13:10: switchboard.pool.szie: unknown key; did you mean "size"?'),
     ("switchboard:\n", "switchboard:\n  pool: {mode: transactions}\n",
-     "switchboard.pool.mode: expected session, transaction, auto (did you"),
+     "switchboard.pool.mode: expected session, transaction, statement, auto (did you"),
     ("switchboard:\n", "switchboard:\n  drain_timeout: 30 seconds\n", "a.yaml:13:18: switchboard.drain_timeout: expected a duration"),
     ("      password: s3cret\n    plugin", "      password: {$file: nowhere}\n    plugin",
      "a.yaml:7:17: backend.database.connection.password: cannot read file nowhere"),
