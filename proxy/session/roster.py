@@ -3,7 +3,7 @@
     select name from pg_prepared_statements      select name from (SELECT own.name, ...) AS pg_prepared_statements
 
 The server's view knows shared statements by the names that all share.  Rows of PREPARE in SQL stay as they are: who prepares so
-keeps its connection.  A statement that the driver has prepared and that reads the view itself does not list itself.
+keeps its connection.  A statement that reads the view itself has another text on the server each time: its row is written here.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ _ENDS_A_LIST = ("select", "where", "group", "order", "having", "on", "using", "s
 _FOLLOWS = frozenset((
     "where", "order", "group", "having", "limit", "offset", "fetch", "for", "union", "intersect", "except", "window", "join", "inner",
     "left", "right", "full", "cross", "natural", "on", "using", "tablesample", "returning"))
+_TYPES = {"prepare_time": "timestamptz", "parameter_types": "regtype[]", "result_types": "regtype[]", "from_sql": "bool",
+          "generic_plans": "int8", "custom_plans": "int8"}
 _COLUMNS = ((0, "statement"), (0, "prepare_time"), (0, "parameter_types"), (16, "result_types"), (0, "from_sql"), (14, "generic_plans"),
             (14, "custom_plans"))        # behind `name`, with the version that has brought them
 
@@ -84,12 +86,30 @@ def _rows(named: Mapping[bytes, Statement], since: Mapping[bytes, float], versio
     columns = [name for brought, name in _COLUMNS if version >= brought]
     there = ", ".join(f"there.{name}" for name in columns)
     rows = f"SELECT there.name, {there} FROM pg_catalog.pg_prepared_statements there WHERE there.from_sql"
-    own = ", ".join(
-        f"({literal(decode(known.server))}::pg_catalog.text, {literal(decode(name))}::pg_catalog.text, "
-        f"'{datetime.fromtimestamp(since.get(name, 0.0), UTC).isoformat()}'::pg_catalog.timestamptz)"
-        for name, known in named.items() if not asked(known.effects))
+    own = ", ".join(f"({_text(known.server)}, {_text(name)}, {_time(since.get(name, 0.0))})"
+                    for name, known in named.items() if not asked(known.effects))
+    for name, known in named.items():
+        if asked(known.effects) and known.written is not None:
+            values = {"statement": _text(known.written), "prepare_time": _time(since.get(name, 0.0)), "from_sql": "false",
+                      "parameter_types": _types(known.types), "generic_plans": "0", "custom_plans": "0"}
+            written = ", ".join(f"{values.get(column, 'NULL')}::pg_catalog.{_TYPES.get(column, 'text')}" for column in columns)
+            rows += f" UNION ALL SELECT {_text(name)}, {written}"
     if own:
         mine = there.replace("there.prepare_time", "own.prepare_time").replace("there.from_sql", "false AS from_sql")
         rows = (f"SELECT own.name, {mine} FROM (VALUES {own}) own (there, name, prepare_time) LEFT JOIN"
                 f" pg_catalog.pg_prepared_statements there ON own.there OPERATOR(pg_catalog.=) there.name UNION ALL {rows}")
     return f"({rows})"
+
+
+def _text(value: bytes) -> str:
+    return f"{literal(decode(value))}::pg_catalog.text"
+
+
+def _time(seconds: float) -> str:
+    return f"'{datetime.fromtimestamp(seconds, UTC).isoformat()}'::pg_catalog.timestamptz"
+
+
+def _types(types: bytes) -> str:
+    """As the Parse message gives them: what it leaves open is not known here."""
+    count = int.from_bytes(types[:2])
+    return "'{" + ",".join(str(int.from_bytes(types[2 + 4 * at:6 + 4 * at])) for at in range(count)) + "}'"
