@@ -13,7 +13,7 @@ from tests.raw import SYNC, Raw, bind, execute, parse
 from tests.servers import Daemon, daemon
 
 MANY = MOST_ON_A_SERVER + 40
-THERE = "select count(*) from pg_prepared_statements"
+THERE = "select statements_there()"
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +21,9 @@ def narrow(base: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> It
     """One connection for everybody."""
     with daemon(tmp_path_factory.mktemp("limits"), base, auth={"method": "trust"}, users={"backstage": {}},
                 pool={"mode": "auto", "size": 1, "query_wait_timeout": "20s"}) as running:
+        with running.connect("catalog") as connection:      # a client asks the view for its own; a function sees the server's
+            connection.execute("create or replace function statements_there() returns bigint language sql as"
+                               " 'select count(*) from pg_prepared_statements'")
         yield running
 
 
