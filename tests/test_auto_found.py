@@ -135,3 +135,9 @@ def test_currval_tells_what_its_transaction_was_given(oracle: Stage) -> None:
     same(oracle, *both, (0, "insert into t0 (a) values (1)"), (0, "select currval('t1_id_seq')"))
     same(oracle, *both, (0, "insert into log (a) values (1)"), (0, "select lastval()"))
     same(oracle, *both[:3], (0, "insert into t0 (a) values (1); select lastval(), currval('t0_id_seq'::regclass)"))
+
+
+def test_what_others_have_prepared_cannot_be_prepared_in_a_failed_transaction(oracle: Stage) -> None:
+    same(oracle, (0, Enter()), (1, Enter()), (0, Batch((P("select 1", "s"), S()))), (1, "begin"), (1, "select 1/0"),
+         (1, Batch((P("select 1", "t"), B("t"), E()))), (1, Batch((P("rollback", "u"), B("u"), E()))),
+         (1, Batch((P("select 1", "t"), B("t"), E()))), (0, Batch((B("s"), E()))))

@@ -65,6 +65,7 @@ class Extended:
         self.own_sequences: bool | None = None         # what currval() tells is of this transaction; None: not asked yet
 
     pins: dict[Reason, str]
+    status: bytes
     told: dict[str, str]
 
     if TYPE_CHECKING:                          # the Account's
@@ -145,8 +146,9 @@ class Extended:
             raise ClientFault("too many prepared statements", hint="DEALLOCATE what is not used any more.")
         self._remember(name, found)
         self.unsure[name] = self.ends
-        if found.server in self.arriving:
-            # Prepared a moment ago, and not known whether that succeeds: once more, from the beginning.
+        if found.server in self.arriving or (found.server in self.on_server and self.status == b"E"):
+            # Prepared a moment ago, and not known whether that succeeds, or in a failed transaction, where a Parse fails and a
+            # Close does not: once more, from the beginning.
             self.dues.append(Due(C, ours=True))
             ahead += packed(C, b"S" + found.server + b"\0")
         elif found.server in self.on_server:
