@@ -23,6 +23,13 @@ def test_what_was_told_of_a_setting_is_over_when_it_is_reset(oracle: Stage) -> N
          (0, "show application_name"))
 
 
+def test_what_the_client_began_with_is_the_servers_own(oracle: Stage) -> None:
+    for name, value, other in (("client_encoding", "UTF8", "latin1"), ("client_encoding", "utf8", "latin1"),
+                               ("DateStyle", "iso", "sql")):
+        for back in ("discard all", "reset all", f"reset {name}"):
+            same(oracle, (0, Enter(((name, value),))), (0, f"set {name} to {other}"), (0, back))
+
+
 def test_a_text_that_does_not_parse_keeps_no_connection(oracle: Stage) -> None:
     same(oracle, (0, Enter()), (1, Enter()), (0, r"select 'a\'' || 'b'"), (1, "select 1"), (0, "selec"), (1, "select 2"))
 

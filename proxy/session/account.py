@@ -305,7 +305,10 @@ class Account(Asking):
         name, value = messages.parse_parameter_status(body)
         self.mirror.learn(name, value)
         if (due is None or not due.ours) and self._comes_back(name.lower()):
-            return b""                        # the server goes back to what its session began with, not to what the client's did
+            # The server goes back to what its session began with, not to what the client's did: that is told when it is so, and
+            # if it is no change any more, then this.
+            self._news[name] = whole
+            return b""
         self.parameters.learn(name, value)
         if name == "standard_conforming_strings":
             self.conforming = value == "on"
