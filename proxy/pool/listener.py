@@ -224,6 +224,9 @@ class Listener:
 
     def _lost(self) -> None:
         self.upstream = None
+        if self.later is not None:            # it was to end, since nobody listened: who comes now must find another
+            self.later.cancel()
+            self.later = None
         answers, self.answers = self.answers, deque()
         for ear in list(self.ears.values()):
             self.missing = self.missing or ear.crossing
