@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.oracle.stage import Stage
-from tests.oracle.steps import Ask, B, Batch, C, Copy, D, E, Enter, Leave, P, S, Step
+from tests.oracle.steps import Ask, B, Batch, C, Cancelled, Copy, D, E, Enter, Leave, P, S, Step
 
 
 def same(both: Stage, *steps: tuple[int, Step | str], width: int = 1) -> None:
@@ -148,3 +148,31 @@ def test_what_others_have_prepared_cannot_be_prepared_in_a_failed_transaction(or
     same(oracle, (0, Enter()), (1, Enter()), (0, Batch((P("select 1", "s"), S()))), (1, "begin"), (1, "select 1/0"),
          (1, Batch((P("select 1", "t"), B("t"), E()))), (1, Batch((P("rollback", "u"), B("u"), E()))),
          (1, Batch((P("select 1", "t"), B("t"), E()))), (0, Batch((B("s"), E()))))
+
+
+def test_a_setting_spelt_otherwise_comes_back_with_its_transaction(oracle: Stage) -> None:
+    for name, value, other in (("client_encoding", "latin1", "UTF8"), ("TimeZone", "asia/tokyo", "UTC"), ("DateStyle", "german", "iso")):
+        same(oracle, (0, Enter(((name, value),))), (0, "begin"), (0, f"set {name} to '{other}'"), (0, "rollback"), (0, f"show {name}"))
+
+
+def test_the_unnamed_statement_behind_an_error(oracle: Stage) -> None:
+    for first in ("select 1/0", "select nosuch"):
+        for last in ("select 4", "set work_mem to '8MB'"):
+            same(oracle, (0, Enter()), (0, Batch((P("set work_mem to '9MB'"), B(), E(), P(first), B(), E(), P(last), B(), E()))),
+                 (0, Batch((B(), E()))))
+    same(oracle, (0, Enter((("options", "-c standard_conforming_strings=off"),))),
+         (0, Cancelled(Batch((P("select pg_sleep(30)"), B(), E(), P("select 1"), B(), E())))), (0, Batch((B(),))))
+
+
+def test_copy_of_a_query_calls_nothing(oracle: Stage) -> None:
+    same(oracle, (0, Enter()), (1, Enter()), (0, "create schema if not exists s1; copy (select 1) to stdout"), (1, "select 1"))
+
+
+def test_execute_of_nothing_keeps_no_connection(oracle: Stage) -> None:
+    same(oracle, (0, Enter()), (1, Enter()), (0, "execute q"), (1, "select 1"), (0, Batch((P("execute q"), B(), E()))), (1, "select 1"))
+
+
+def test_who_listens_after_the_listening_connection_was_lost_by_nobody(oracle: Stage) -> None:
+    """Each script begins with the end of all connections; the proxy's listening one is kept for a while when its last client goes."""
+    for _ in range(2):
+        same(oracle, (0, Enter()), (1, Enter()), (0, "listen news"), (1, "notify news, 'x'"), (0, "select 1"))

@@ -27,7 +27,6 @@ from proxy.relay.standin import StandIn
 from proxy.session import keepalive
 from proxy.session.account import Account
 from proxy.session.consequences import Reason
-from proxy.session.datestyle import partial
 from proxy.session.link import BEGAN, THINK, I, T
 from proxy.session.neutral import NEUTRAL
 from proxy.session.parameters import Parameters, State
@@ -77,8 +76,9 @@ class Attentive(Leading):
     def _are_told(self, told: dict[str, str]) -> None:
         self.told = told
         self.neutral = NEUTRAL if self._conforming else set()
-        if partial(self.beginning.get("datestyle", "")) and "DateStyle" in told:
-            self.beginning = {**self.beginning, "datestyle": told["DateStyle"]}
+        if self.beginning:
+            canonical = {name.lower(): value for name, value in told.items()}
+            self.beginning = {name: canonical.get(name, value) for name, value in self.beginning.items()}
             self.settings = intern(_state(self.pool, self.beginning))
 
     @property

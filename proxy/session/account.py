@@ -64,11 +64,12 @@ from proxy.session.prepared import NOWHERE
 from proxy.session.returning import woven
 from proxy.session.routines import Routines
 from proxy.session.statements import read, statements
-from proxy.session.wording import placed, renamed, unread
+from proxy.session.wording import nothing_of_that_name, placed, renamed, unread
 from proxy.wire import messages
 
 Prepareds = OrderedDict[bytes, None]
 _SETTINGS = (Set, Configure, Reset, ResetAll, Role, Authorization, Discard)
+_CODE = frozenset((Reason.CODE,))
 _ODD = frozenset((Reason.OBSCURE, Reason.UNKNOWN))
 # What DISCARD ALL ends
 _DISCARDED = frozenset((*ASKED, Reason.SETTING, Reason.SEQUENCE, Reason.CODE, Reason.UNKNOWN, Reason.OBSCURE, Reason.LENGTH))
@@ -308,12 +309,14 @@ class Account(Asking):
             # The server goes back to what its session began with, not to what the client's did: that is told when it is so, and
             # if it is no change any more, then this.
             self._news[name] = whole
+            self.parameters.unreport((name.lower(),))
             return b""
         self.parameters.learn(name, value)
         if name == "standard_conforming_strings":
             self.conforming = value == "on"
         if due is not None and due.ours:
             self._news[name] = whole
+            self.parameters.unreport((name.lower(),))
             return b""
         self.told[name] = value
         return whole
@@ -347,7 +350,9 @@ class Account(Asking):
             given_up = []
             while self.dues and self.dues[0].tag not in UNTIL_READY:
                 given_up.append(self.dues.popleft())
-                if (undo := given_up[-1].undo) is not None:
+            for each in reversed(given_up):
+                undo = each.fails if each is due and each.fails is not None else each.undo
+                if undo is not None:
                     undo()
             for each in given_up[1:]:
                 self._unpin(each)
@@ -359,6 +364,8 @@ class Account(Asking):
                 due.undo()
             if unread(due, body):
                 self._unpin(due, _ODD)
+        if due is not None and nothing_of_that_name(due, body):
+            self._unpin(due, _CODE)
         return whole if due is None else renamed(placed(whole, due), due, self.named)
 
     def _unpin(self, due: Due, which: frozenset[Reason] = frozenset(Reason)) -> None:
@@ -366,6 +373,8 @@ class Account(Asking):
         if not any(other is not due and other.tag in (Q, E, F) for other in self.dues):
             for reason in which.intersection(due.pins):
                 self.pins.pop(reason, None)
+                if reason is Reason.CODE:
+                    self.doubts.clear()
 
     def _ready(self, body: bytes, whole: bytes) -> bytes:
         due = None

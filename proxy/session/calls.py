@@ -34,7 +34,7 @@ def calls(tokens: Tokens, text: str) -> Iterator[Effect]:
                 yield Pin(Reason.TEMPORARY, token.value)
             elif token.value == "pg_settings" and writes:
                 yield Pin(Reason.SETTING, "update pg_settings")
-        if at < last and mark(tokens[at + 1], "("):
+        if at < last and mark(tokens[at + 1], "(") and (at or token.value != "copy"):
             yield from _call(tokens, at, text, _NAMES_BEHIND | _INDEX_NAMES_BEHIND if index else _NAMES_BEHIND)
 
 

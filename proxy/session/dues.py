@@ -47,6 +47,7 @@ class Due:
     makes: bytes = b""                        # what the server calls a statement that this prepares
     answer: bytes | None = None               # instead of the server's acknowledgement
     undo: Callable[[], object] | None = None  # when the message was not carried out
+    fails: Callable[[], object] | None = None # instead, when it was itself what failed
     texts: tuple[bytes, bytes] | None = None  # the client's and what was sent, where they differ
     pins: tuple[Reason, ...] = ()             # that there were not before it
     rows: list[bytes] = field(default_factory=list)

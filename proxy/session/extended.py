@@ -134,8 +134,9 @@ class Extended:
                 ahead = packed(P, NOWHERE + b"\0SELECT\0\0\0")
                 text = b'DEALLOCATE "%s"' % NOWHERE
         if not name:
+            before = self.unnamed, self.unnamed_there
             self.unnamed, self.unnamed_there = found, True
-            self.dues.append(Due(P, undo=self._unnamed_gone, texts=texts))
+            self.dues.append(Due(P, undo=lambda: self._unnamed_again(*before), fails=self._unnamed_gone, texts=texts))
             return ahead + packed(P, b"\0" + text + b"\0" + types)
         if name in self.named:
             # Duplicate: let the server say so, of the name that it knows.
@@ -193,6 +194,9 @@ class Extended:
     def _not_there(self, server: bytes) -> None:
         self.on_server.pop(server, None)
         self.arriving.discard(server)
+
+    def _unnamed_again(self, known: Statement | None, there: bool) -> None:
+        self.unnamed, self.unnamed_there = known, there
 
     def _unnamed_gone(self) -> None:
         self.unnamed, self.unnamed_there = None, False

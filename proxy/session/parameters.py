@@ -139,7 +139,7 @@ class Parameters:
                 case ResetAll():
                     spared = {name: self.settings[name] for name, default in self.local.items() if default and name in self.settings}
                     self._change({**self.beginning, **spared})
-                    self._unreport(self.beginning.keys() - spared.keys())
+                    self.unreport(self.beginning.keys() - spared.keys())
                     self.local = {name: True for name, default in self.local.items() if default}
                 case Role(name, False):
                     self.role, self._known = name, None
@@ -147,7 +147,7 @@ class Parameters:
                     self.authorization, self.role, self._known = name, "none" if name is not None else None, None
                 case Discard(What.ALL):
                     self._change(self.beginning)
-                    self._unreport(self.beginning)
+                    self.unreport(self.beginning)
                     self.role = self.authorization = None
                 case Transaction(change, savepoint):
                     self._transaction(change, savepoint)
@@ -182,7 +182,7 @@ class Parameters:
         if name in self.settings and name not in self.local:
             self._put(name, Value(value))
 
-    def _unreport(self, names: Iterable[str]) -> None:
+    def unreport(self, names: Iterable[str]) -> None:
         """Back to what the client began with: what was told of the value before is over, and another need not be told."""
         for name in names:
             self.reported.pop(name, None)
@@ -198,7 +198,7 @@ class Parameters:
 
     def _reset(self, name: str) -> None:
         self._lasts(name)
-        self._unreport((name,))
+        self.unreport((name,))
         if self.settings.get(name) != self.beginning.get(name):
             kept = {other: value for other, value in self.settings.items() if other != name}
             self._change({**kept, name: self.beginning[name]} if name in self.beginning else kept)

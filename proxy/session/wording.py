@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from proxy.session import prepared
-from proxy.session.dues import Due, Q, packed
+from proxy.session.consequences import Execute
+from proxy.session.dues import Due, E, Q, packed
 from proxy.session.pids import position
 from proxy.session.prepared import Statement
 
@@ -15,6 +16,12 @@ _POSITION = re.compile(rb"\0P(\d{1,9})\0")
 def unread(due: Due, error: bytes) -> bool:
     """A simple Query that does not parse does nothing, whatever it says.  (Another text's error has its place in `p`, not `P`.)"""
     return due.tag == Q and not due.at and b"\0C42601\0" in error and b"\0P" in error and b"\0q" not in error
+
+
+def nothing_of_that_name(due: Due, error: bytes) -> bool:
+    """EXECUTE of a statement that there is none: it did nothing either."""
+    return (b"\0C26000\0" in error and due.tag in (Q, E) and len(due.statements) == 1
+            and any(isinstance(effect, Execute) for effect in due.statements[0]))
 
 
 def placed(error: bytes, due: Due) -> bytes:
