@@ -151,7 +151,8 @@ def test_what_others_have_prepared_cannot_be_prepared_in_a_failed_transaction(or
 
 
 def test_a_setting_spelt_otherwise_comes_back_with_its_transaction(oracle: Stage) -> None:
-    for name, value, other in (("client_encoding", "latin1", "UTF8"), ("TimeZone", "asia/tokyo", "UTC"), ("DateStyle", "german", "iso")):
+    for name, value, other in (("client_encoding", "latin1", "UTF8"), ("TimeZone", "asia/tokyo", "UTC"),
+                               ("DateStyle", "german", "iso")):
         same(oracle, (0, Enter(((name, value),))), (0, "begin"), (0, f"set {name} to '{other}'"), (0, "rollback"), (0, f"show {name}"))
 
 
@@ -176,3 +177,15 @@ def test_who_listens_after_the_listening_connection_was_lost_by_nobody(oracle: S
     """Each script begins with the end of all connections; the proxy's listening one is kept for a while when its last client goes."""
     for _ in range(2):
         same(oracle, (0, Enter()), (1, Enter()), (0, "listen news"), (1, "notify news, 'x'"), (0, "select 1"))
+
+
+def test_a_setting_of_ones_own_making_that_code_sets(oracle: Stage) -> None:
+    both: tuple[tuple[int, Step | str], ...] = ((0, Enter()), (1, Enter()))
+    see = "select current_setting('my.own', true)"
+    made = "create or replace function f0() returns text language plpgsql as $$ begin return set_config('my.own', 'x', true); end $$"
+    again = "create or replace function g0() returns text language sql as $$ select f0() $$"
+    same(oracle, *both, (0, made), (0, "select f0()"), (1, see), (0, see), (0, again), (1, "select g0()"), (0, see), (1, see))
+    for text in ("select set_config('my.own', 'x', false) union all select 'a'", "do $$ begin set my.own to 'x'; end $$",
+                 "do $$ begin perform set_config('my.own', 'x', false); end $$"):
+        same(oracle, *both, (0, text), (0, "discard all"), (1, see))
+        same(oracle, *both, (0, text), (0, Leave()), (1, see))

@@ -18,7 +18,7 @@ from proxy.hot import hot
 from proxy.pool.dialling import MAX_REMEMBERED
 from proxy.pool.pool import Pool
 from proxy.pool.tally import Tally
-from proxy.pool.upstream import Key, Upstream, intern
+from proxy.pool.upstream import AT_ONCE, Key, Upstream, intern
 from proxy.relay.attention import FLUSH
 from proxy.relay.leading import Leading
 from proxy.relay.pump import AWAY, BROKEN, BUF, PUSHED, SHORT, VIEW
@@ -275,6 +275,8 @@ class Attentive(Leading):
         account = self.account
         self.settings = intern(account.parameters.wanted())
         upstream.settings = intern(account.mirror.wanted())
+        if account.blemished:
+            account.blemished, upstream.expires = False, AT_ONCE
         kept = account.unnamed.parse(b"") if account.unnamed is not None else None
         self.parse, self.former = (kept, None) if account.unnamed_there else (None, kept)
         self._note_pins()
@@ -404,6 +406,8 @@ class Attentive(Leading):
 
     def _before_parting(self, upstream: Upstream) -> bool:
         account = self._account
+        if account is not None and (account.opaque or account.blemished):
+            upstream.expires = AT_ONCE
         if account is not None and self.attention and not self.entering:
             upstream.settings = intern(account.mirror.wanted())
             if account.changing or self.status == T:

@@ -25,6 +25,7 @@ from proxy.session.consequences import (
     Doubt,
     Execute,
     Listen,
+    Names,
     Pin,
     Prepare,
     Reason,
@@ -71,6 +72,7 @@ Prepareds = OrderedDict[bytes, None]
 _SETTINGS = (Set, Configure, Reset, ResetAll, Role, Authorization, Discard)
 _CODE = frozenset((Reason.CODE,))
 _ODD = frozenset((Reason.OBSCURE, Reason.UNKNOWN))
+_OPAQUE = frozenset((Reason.SETTING, Reason.CODE, Reason.UNKNOWN, Reason.OBSCURE, Reason.LENGTH))
 # What DISCARD ALL ends
 _DISCARDED = frozenset((*ASKED, Reason.SETTING, Reason.SEQUENCE, Reason.CODE, Reason.UNKNOWN, Reason.OBSCURE, Reason.LENGTH))
 
@@ -88,6 +90,7 @@ class Account(Asking):
         self.sql_prepared: dict[str, Effects] = {}
         self.pins: dict[Reason, str] = {}
         self.doubtful = False                 # a reason may have gone: ask
+        self.blemished = False                # nobody else may have this upstream (`opaque`)
         self.stale = False                    # what sessions begin with has changed
         self.status = b"I"
         self.readies = 0                      # how often the client was told that it has no transaction
@@ -214,21 +217,35 @@ class Account(Asking):
             self.parameters.begin_implicit()
             self.mirror.begin_implicit()
 
+    @property
+    def opaque(self) -> bool:
+        """Something has run of which nobody knows what it left: settings of its own making outlast even DISCARD ALL."""
+        return not _OPAQUE.isdisjoint(self.pins)
+
+    def has_called(self, name: str) -> None:
+        """A function that is known."""
+        customs = tuple(map(Names, self.doubts.routines.customs(name)))
+        self.parameters.apply(customs)
+        self.mirror.apply(customs)
+
     def _apply(self, effects: Effects) -> None:
         """A statement has succeeded."""
         for effect in effects:
             match effect:
                 case Execute(name):
                     self._apply(self.sql_prepared.get(name, ()))
+                case Doubt(Reason.CODE, why):
+                    self.has_called(why)
                 case Discard(What.ALL):
                     self.named.clear()
                     self.quick.clear()
                     self.on_server.clear()
                     self.unnamed_there = False
+                    self.blemished = self.blemished or self.opaque
                     self.pins = {reason: why for reason, why in self.pins.items() if reason not in _DISCARDED}
                     self.doubts.clear()
                 case ResetAll():
-                    self.pins.pop(Reason.SETTING, None)
+                    self.blemished = self.pins.pop(Reason.SETTING, None) is not None or self.blemished
                 case Discard(What.SEQUENCES):
                     self.pins.pop(Reason.SEQUENCE, None)
                 case Deallocate(None):

@@ -27,6 +27,7 @@ class Asking(Extended):
 
         @property
         def quiet(self) -> bool: ...
+        def has_called(self, name: str) -> None: ...
         def meant(self, tag: int, body: bytes) -> Effects: ...
         def pin(self, reason: Reason, why: str) -> None: ...
 
@@ -40,6 +41,8 @@ class Asking(Extended):
                 names, map(columns, due.rows), failed=due.error is not None))
         if names is not None:
             del self.pins[Reason.CODE]
+            for name in self.doubts.unknown:
+                self.has_called(name)
             self.doubts.clear()
         return b""
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from proxy.session import prepared
 from proxy.session.bodies import leaves_nothing, of_plpgsql
-from proxy.session.consequences import Doubt
+from proxy.session.consequences import Doubt, Names
 from proxy.session.functions import CONSEQUENCES
 from proxy.session.statements import LONGEST, statements
 from proxy.session.tokens import decode, encode
@@ -43,6 +43,7 @@ class Routine:
     clean: bool
     needs: frozenset[str] = frozenset()
     at: float = 0.0
+    customs: frozenset[str] = frozenset()     # settings of their own making that they set for the transaction
 
 
 class Routines:
@@ -82,6 +83,17 @@ class Routines:
                 todo += one.needs
         return tuple(found)
 
+    def customs(self, name: str) -> frozenset[str]:
+        """Settings of one's own making that the session knows when it, or what it calls, has run: of what is known."""
+        todo, seen, found = [bare(name)], set[str](), frozenset[str]()
+        while todo:
+            one = self.known.get(name := todo.pop())
+            if one is not None and name not in seen:
+                seen.add(name)
+                todo += one.needs
+                found |= one.customs
+        return found
+
     def learn(self, rows: Iterable[Sequence[bytes | None]]) -> set[str]:
         """The answer to `question`.  Returns the names that there are."""
         found: dict[str, Routine] = {}
@@ -92,7 +104,7 @@ class Routines:
             name = decode(row[0])
             one = judge(decode(row[1] or b""), decode(row[2] or b""), decode(row[3] or b""))
             before = found.get(name, Routine(True))
-            found[name] = Routine(before.clean and one.clean, before.needs | one.needs, now)
+            found[name] = Routine(before.clean and one.clean, before.needs | one.needs, now, before.customs | one.customs)
         if len(self.known) + len(found) > MOST:
             self.known.clear()
         self.known.update(found)
@@ -130,10 +142,12 @@ def judge(language: str, extension: str, source: str) -> Routine:
         effects = of_plpgsql(source)
     else:
         effects = tuple(effect for one in statements(encode(source)) for effect in one.effects)
-    needs = set()
+    needs, customs = set(), set()
     for effect in effects:
-        if isinstance(effect, Doubt) and askable(effect.why):
+        if isinstance(effect, Names):
+            customs.add(effect.name)
+        elif isinstance(effect, Doubt) and askable(effect.why):
             needs.add(bare(effect.why))
         elif not leaves_nothing(effect):
             return Routine(False)
-    return Routine(True, frozenset(needs))
+    return Routine(True, frozenset(needs), customs=frozenset(customs))

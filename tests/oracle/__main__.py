@@ -35,6 +35,8 @@ def main() -> int:
             def play(one: tuple[Script, int]) -> None:
                 nonlocal played, differing, blocked
                 played += 1
+                if not played % 500:
+                    print(f"{played} scripts", file=sys.stderr, flush=True)
                 try:
                     found = both.differences(*one)
                 except Blocked as told:
