@@ -49,6 +49,8 @@ class Player:
                 if like is not None and told != like.answers[len(self.told.answers) - 1]:
                     return self.told           # the rest would follow from it
             for client, raw in self.raws.items():
+                if like is None or client in like.heard:
+                    self._ask_nothing(client, raw)
                 self._listen(client, raw, len(like.heard.get(client, ())) if like else 0)
         finally:
             for raw in self.raws.values():
@@ -174,10 +176,17 @@ class Player:
         who = next((str(one) for one, pid in self.pids.items() if pid == int.from_bytes(body[:4])), "somebody")
         self.told.heard.setdefault(client, []).append((b"A", who.encode() + b" " + body[4:]))
 
+    def _ask_nothing(self, client: int, raw: Raw) -> None:
+        """What has been committed for it is told ahead of the answer, unless it is in a transaction."""
+        with suppress(OSError, EOFError):
+            raw.send(packed(Ask("")))
+            for _ in self._until(client, raw, b"Z"):
+                continue
+
     def _listen(self, client: int, raw: Raw, expected: int) -> None:
         """What is still to come: until there is as much as there was, or nothing comes with the next answer."""
         end = time.monotonic() + PATIENCE
-        while len(self.told.heard.get(client, ())) < expected and time.monotonic() < end and select.select([raw.sock], [], [], 0.1)[0]:
+        while len(self.told.heard.get(client, ())) < expected and time.monotonic() < end and select.select([raw.sock], [], [], 2)[0]:
             try:
                 tag, body = read(raw)
             except (OSError, EOFError):

@@ -57,8 +57,10 @@ class Stage:
 
     def _anew(self) -> None:
         """The data as they were, and nobody's connection."""
-        self.admin.execute(f"select pg_terminate_backend(pid, 10000) from pg_stat_activity where datname = '{DATABASE}'"
-                           " and pid <> pg_backend_pid()")
+        found = self.admin.execute("select pid, pg_terminate_backend(pid) from pg_stat_activity where datname = current_database()"
+                                   " and pid <> pg_backend_pid()").fetchall()
+        there = ", ".join(str(pid) for pid, _ in found)
+        until(lambda: not found or self._one(f"select count(*) from pg_stat_activity where pid in ({there})") == 0, "their end")
         self.admin.execute("truncate t0, t1, t2, log restart identity")
         for schema in ("public", "s1", "s2"):
             for number in range(3):
