@@ -108,6 +108,8 @@ def test_a_half_of_datestyle_meets_the_other_that_belongs_to_it(oracle: Stage) -
          (0, "set datestyle to sql"), (0, "reset datestyle; show datestyle"))
     same(oracle, (1, Enter()), (1, "set datestyle to german"), (0, Enter((("datestyle", "sql"),))), (0, "show datestyle"),
          (1, "show datestyle"), (0, "set datestyle to 'iso, ymd'"), (0, "reset all"))
+    for _ in range(2):                        # the second time what the client is told is known, and the server is a new one
+        same(oracle, (0, Enter((("DateStyle", "German"),))), (0, "set datestyle to dmy; select 1"))
     for options in ("-c datestyle=sql -c datestyle=ymd -cDateStyle=iso", "-c datestyle=mdy -c datestyle=german",
                     "-c datestyle=german -c datestyle=mdy"):
         same(oracle, (0, Enter((("options", options),))), (0, "show datestyle"))

@@ -333,7 +333,6 @@ class Account(Asking):
             self.conforming = value == "on"
         if due is not None and due.ours:
             self._news[name] = whole
-            self.parameters.unreport((name.lower(),))
             return b""
         self.told[name] = value
         return whole
