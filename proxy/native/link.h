@@ -210,7 +210,7 @@ static int stops(Link *self, const uint8_t *buf, int64_t at, int64_t n, uint8_t 
         int passed = passes(self, buf + at + 5, end - 1 - (at + 5));
         return passed < 0 ? -1 : !passed;
     case 'P':
-        if (end > n || end < at + 8 || buf[at + 5]) return 1;
+        if (end > n || end < at + 8 || buf[at + 5] || (self->asked && !is_none(self->parse))) return 1; /* the last may stay */
         if (!(name = memchr(buf + at + 6, 0, (size_t)(end - at - 6)))) return 1;
         int passing = passes(self, buf + at + 6, name - (buf + at + 6));
         if (passing <= 0) return passing < 0 ? -1 : 1;

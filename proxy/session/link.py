@@ -255,8 +255,8 @@ class PureLink(Rules):
             self.parse = self.former = None   # the server forgets it too
             return end > n or not self._passes(bytes(buf[at + 5:end - 1]))
         if tag == PARSE_TAG:
-            if end > n or end < at + 8 or buf[at + 5]:
-                return True
+            if end > n or end < at + 8 or buf[at + 5] or (self.asked and self.parse is not None):
+                return True                   # the last: if something ahead of it fails, the one before it stays
             text_end = buf.find(0, at + 6, end)
             if text_end < 0 or not self._passes(bytes(buf[at + 6:text_end])):
                 return True
