@@ -132,9 +132,12 @@ def _leaves(client: int) -> st.SearchStrategy[Leave]:
 
 
 def _cancelled() -> st.SearchStrategy[Step]:
+    """By a name of its own: nobody is to execute it once more."""
     text = st.sampled_from(WORDS["ENDLESS"])
-    return st.one_of(text.map(Ask), text.map(lambda one: Batch((P(one.partition(";")[0]), B(), E(), P("select 1"), B(), E())))).map(
-        Cancelled)
+    def batch(one: str) -> Batch:
+        return Batch((C("endless"), P(one.partition(";")[0], "endless"), B("endless"), E(), P("select 1"), B(), E()))
+
+    return st.one_of(text.map(Ask), text.map(batch)).map(Cancelled)
 
 
 @st.composite
@@ -143,6 +146,7 @@ def _turns(draw: st.DrawFn, client: int, holds: bool) -> list[Step]:
     plain = (*WORDS["LASTING"], *WORDS["LOCAL"], *SEEN, *SEEN, *WORDS["FAILING"], *mine, *WORDS["NOTIFYING"], *WORDS["LOCKING"])
     if holds:
         everything = (*plain, *WORDS["OPENING"] * 3, *WORDS["WITHIN"] * 2, *WORDS["ENDING"] * 3, *WORDS["CURSORS"],
+                      "select setseed(0.5)",
                       *(text.replace("t$", f"t{client}") for text in (*WORDS["KEPT"], *(text for pair in KEEPING for text in pair))))
         return draw(st.lists(_steps(client, everything), min_size=1, max_size=3))
     inner = st.lists(_steps(client, (*plain, *WORDS["WITHIN"] * 2, *WORDS["CURSORS"])), max_size=4)
