@@ -168,6 +168,10 @@ def test_the_unnamed_statement_behind_an_error(oracle: Stage) -> None:
              (0, Batch((D("", "S"),))), (0, Batch((B(),))))
 
 
+def test_a_close_that_an_error_threw_away(oracle: Stage) -> None:
+    same(oracle, (0, Enter()), (0, Batch((P("select set_config('work_mem', $1, false)"), E(), C("", "S"), S(), B()))))
+
+
 def test_copy_of_a_query_calls_nothing(oracle: Stage) -> None:
     same(oracle, (0, Enter()), (1, Enter()), (0, "create schema if not exists s1; copy (select 1) to stdout"), (1, "select 1"))
 

@@ -334,7 +334,9 @@ class Extended:
                 kept = known
                 undo = lambda: self._remember(name, kept)  # noqa: E731
             elif not name:
-                self.unnamed, self.unnamed_there = None, False
+                before = self.unnamed, self.unnamed_there
+                self._unnamed_gone()
+                undo = lambda: self._unnamed_again(*before)  # noqa: E731
             body = b"S" + (NOWHERE if name else b"") + b"\0"
         self.dues.append(Due(C, undo=undo))
         return packed(C, body)
