@@ -60,13 +60,28 @@ class Configuration(Routing):
 
     def target(self, plugin: str) -> Target:
         """Raises OperatorFault for a plugin that cannot be resolved."""
-        target = make_target(resolve(self.root, plugin), self.user)
+        target = self._by_engine(make_target(resolve(self.root, plugin), self.user))
         if target.engine in (Engine.EMBEDDED, Engine.MEMORY):
             if self.own is not None:
                 target = replace(target, server=self.own[0], credential=self.own[1], provisioner=self.own[1])
             return target
         if target.engine in (Engine.POSTGRES, Engine.MYSQL):
             return replace(target, provisioner=self._provisioner(target))
+        return target
+
+    def _by_engine(self, target: Target) -> Target:
+        """What `switchboard.plugin.<id>.engine` says of a plugin in SQLite."""
+        if target.engine not in (Engine.MEMORY, Engine.SQLITE):
+            return target
+        own = self.settings.plugin.get(target.plugin)
+        engine = own.engine if own is not None else None
+        if engine == "reject":
+            return replace(target, engine=Engine.REJECTED)
+        if engine == "embedded" and target.engine is Engine.SQLITE:
+            return replace(target, engine=Engine.EMBEDDED, filename=None, database=f"backstage_plugin_{target.plugin}")
+        if engine == "gateway" or target.engine is Engine.SQLITE:
+            return replace(target, engine=Engine.SQLITE, database=target.filename or ":memory:",
+                           read_only=own is not None and own.read_only)
         return target
 
     def _provisioner(self, target: Target) -> Credential | None:
@@ -114,24 +129,16 @@ def read(paths: Sequence[str | Path] | None = None, *, environ: Mapping[str, str
     problems += [one.text for one in odd if one.unsafe]
     warnings = [text for path, text in left_out.items() if path.startswith(OURS) and tree.get(*path.split(".")) is None]
     warnings += [one.text for one in odd if not one.unsafe]
-    unserved, served = [], False
     for plugin in ("base", *configuration.listed):
         found: list[str] = []
         try:
-            resolved = resolve(root, plugin, found)
-            target = make_target(resolved, configuration.user, found)
-            served = served or target.engine is not Engine.SQLITE
-            if target.engine is Engine.SQLITE and (plugin == "base" or resolved.client_overridden):
-                unserved.append(_unserved(root, plugin))
+            make_target(resolve(root, plugin, found), configuration.user, found)
         except ProxyError as fault:
             found.append(str(fault))
         # Behind a connection string that says nothing, everything would be missing.
         unread = not whole or any("connection: the connection string" in problem for problem in found)
         problems += [problem for problem in dict.fromkeys(found)
                      if problem not in problems and not (unread and "is missing" in problem)]
-    if unserved and not served and not problems:
-        problems += unserved                  # there is nobody whom we could serve
-    warnings += unserved
     if not problems:
         warnings += doubts(tree, configuration)
     for number, rule in enumerate(settings.auth.rules):
@@ -154,15 +161,6 @@ def _doubtful(rule: Rule) -> Iterator[str]:
     library = {"ldap": "ldap3", "pam": "pam"}.get(rule.method)
     if library is not None and find_spec(library) is None:
         yield f"method {rule.method} lets nobody in without its library: pip install 'pg-switchboard[{rule.method}]'"
-
-
-def _unserved(root: Node, plugin: str) -> str:
-    """What is told of a database that we know of and do not serve."""
-    keys = () if plugin == "base" else ("plugin", *plugin.split("."))
-    own = root.get(*keys, "client")
-    node, path = (own, ".".join(("backend.database", *keys))) if own is not None else (root.get("client"), "backend.database")
-    return (f"{node.place if node is not None else ''}: {path}.client: a SQLite file is not served yet: clients that ask for it are "
-            "refused (0A000); use client: pg, or connection: ':memory:' for a database that is empty at each start")
 
 
 def _os_user(environ: Mapping[str, str]) -> str:

@@ -69,6 +69,10 @@ else:
 
 class PluginSettings(Section):
     pool: PoolOverride = setting(PoolOverride, "Overrides of `switchboard.pool` for this plugin.")
+    engine: Literal["embedded", "gateway", "reject"] | None = setting(
+        None, "What answers for a plugin in SQLite: the PostgreSQL of our own (`embedded`), SQLite itself behind PostgreSQL's protocol "
+              "(`gateway`), or nobody (`reject`); unset: `embedded` for :memory:, `gateway` for files.", reload=False)
+    read_only: bool = setting(False, "A plugin in a SQLite file: clients may look and change nothing.", reload=False)
 
 
 class Tcp(Section):
@@ -177,6 +181,17 @@ class Mysql(Section):
         return checked_addresses(value)
 
 
+class Sqlite(Section):
+    """Plugins in SQLite files, served by a gateway."""
+
+    busy_timeout: Seconds = setting(
+        5.0, "A statement that finds the file locked by another program or client tries for this long, then fails (55P03).", unit="s",
+        reload=False)
+    catalog: bool = setting(
+        True, "Questions about PostgreSQL's catalog (\\d, BI tools, reflection) are answered by the PostgreSQL of our own, in which "
+              "empty tables stand for those of the files; it runs if its package is there. false: they are refused.", reload=False)
+
+
 class Embedded(Section):
     """The PostgreSQL of our own, for `client: embedded-postgres` and `better-sqlite3` in memory."""
 
@@ -219,6 +234,7 @@ class Settings(Section):
     metrics: Metrics = setting(Metrics, "What is shown over HTTP.")
     log: Log = setting(Log, "Logging.")
     mysql: Mysql = setting(Mysql, "The listener for MySQL's own protocol.")
+    sqlite: Sqlite = setting(Sqlite, "Plugins in SQLite files.")
     embedded: Embedded = setting(Embedded, "The PostgreSQL of our own.")
 
     @field_validator("listen")

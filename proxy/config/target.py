@@ -47,7 +47,8 @@ class Engine(enum.StrEnum):
     POSTGRES = "postgres"
     EMBEDDED = "embedded"      # client: embedded-postgres, a PostgreSQL of our own that keeps its data
     MEMORY = "memory"          # better-sqlite3 with :memory:, a database of our own that is empty at each start
-    SQLITE = "sqlite"          # a SQLite file
+    SQLITE = "sqlite"          # a SQLite file, or one in memory, behind a gateway
+    REJECTED = "rejected"      # SQLite that is not to be served
     MYSQL = "mysql"
 
     @property
@@ -193,7 +194,8 @@ class Target:
     `startup`: server settings that the plugin's connection asks for (statement_timeout, options, ...), sent in
     the upstream's startup packet, beside `search_path` for `schema`.  `role`: SET ROLE after login.
     `provisioner`: who may create `database` or `schema` on `server`; None when it must exist already.
-    `configured_database`: the plugin (or the schema-mode base) names the database explicitly.
+    `configured_database`: the plugin (or the schema-mode base) names the database explicitly.  `read_only` and `filename` (None:
+    in memory) are SQLite's.
     """
 
     plugin: str
@@ -208,6 +210,7 @@ class Target:
     ensure_schema_exists: bool = False
     provisioner: Credential | None = None
     configured_database: bool = False
+    read_only: bool = False
     filename: str | None = None
 
     def __str__(self) -> str:

@@ -20,7 +20,20 @@ from sqlglot.errors import SqlglotError
 from proxy.config.target import Target
 from proxy.errors import Forbidden, NotSupported, ProxyError, UnknownDatabase
 from proxy.gateway.catalog import Catalog
-from proxy.gateway.engine import BOOL, FLOAT8, INT4, INT8, TEXT, VOID, Column, Result, Value
+from proxy.gateway.engine import (
+    BOOL,
+    FLOAT8,
+    INT4,
+    INT8,
+    TEXT,
+    VOID,
+    Column,
+    Described,
+    Plainly,
+    Result,
+    Value,
+    highest_parameter,
+)
 from proxy.gateway.translate import syntax_error, translate
 
 MAX_SQL = 65_536
@@ -61,7 +74,7 @@ class Places(Protocol):
         """CREATE SCHEMA IF NOT EXISTS; was it us?  Raises Forbidden for a role that is not the target's."""
 
 
-class Maintenance:
+class Maintenance(Plainly):
     """An Engine."""
 
     def __init__(self, *, user: str, pid: int, version: str, places: Places, database: str = "postgres") -> None:
@@ -89,7 +102,10 @@ class Maintenance:
         parts.append(sql[start:])
         return [part.strip() for part in parts if part.strip()]
 
-    def describe(self, sql: str) -> tuple[Column, ...] | None:
+    async def describe(self, sql: str, oids: Sequence[int] = ()) -> Described:
+        return Described((TEXT,) * highest_parameter(sql), self._columns(sql))
+
+    def _columns(self, sql: str) -> tuple[Column, ...] | None:
         if _special(sql):
             return None
         if (name := _shown(sql)) is not None:
@@ -98,7 +114,7 @@ class Maintenance:
         rows = self.catalog.fetch(query, {str(number): None for number in range(1, 100)})
         return _typed(columns, rows)
 
-    async def execute(self, sql: str, parameters: Sequence[Value]) -> Result:
+    async def execute(self, sql: str, parameters: Sequence[Value], formats: Sequence[int] = (), oids: Sequence[int] = ()) -> Result:
         word = sql.split(maxsplit=1)[0].lower() if sql.strip() else ""
         if word in _WORDS:
             return Result(word.upper() if word != "start" else "BEGIN", status=_WORDS[word])
@@ -143,7 +159,7 @@ class Maintenance:
         if await self.places.create_schema(target, role or None):
             return Result("CREATE SCHEMA")
         if lenient:
-            return Result("CREATE SCHEMA", notice=(f'schema "{name}" already exists, skipping', "42P06"))
+            return Result("CREATE SCHEMA", notice=("NOTICE", f'schema "{name}" already exists, skipping', "42P06"))
         fault = ProxyError(f'schema "{name}" already exists')
         fault.sqlstate = "42P06"
         raise fault

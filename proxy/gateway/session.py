@@ -1,7 +1,8 @@
 """pgwire as a server speaks it: simple and extended protocol in front of an Engine.
 
 One loop over messages.  After an error in the extended protocol everything is ignored up to the next Sync (PostgreSQL
-manual, "Extended Query"); in a failed transaction block only its end is accepted (25P02).
+manual, "Extended Query"); in a failed transaction block only its end is accepted (25P02).  The statements of one query string,
+and those between two Syncs, are one transaction ("Pipelining").
 """
 
 from __future__ import annotations
@@ -9,17 +10,18 @@ from __future__ import annotations
 import logging
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from proxy.errors import ClientFault, ProxyError
-from proxy.gateway.engine import BOOL, FLOAT8, INT4, INT8, OID, Column, Engine, Result, Value
-from proxy.wire.messages import error_response, message, notice, ready_for_query
+from proxy.gateway.answers import complete, copying, data_row, row_description, rows_of
+from proxy.gateway.engine import Column, Engine, Result, Rows, Value
+from proxy.gateway.extended import Extended
+from proxy.pool.tally import Tally
+from proxy.wire.messages import error_response, message, ready_for_query
 
 log = logging.getLogger(__name__)
-_SIZES = {BOOL: 1, INT8: 8, INT4: 4, OID: 4, FLOAT8: 8}
-_BINARY = {BOOL: "!?", INT8: "!q", INT4: "!i", OID: "!I", FLOAT8: "!d", 21: "!h"}
-MAX_NAMED = 1000                     # statements and portals of one session
+AT_ONCE = 256                        # rows between two looks at the client
+ENOUGH = 32_768                      # bytes for one write
 
 
 class Stream(Protocol):
@@ -27,23 +29,11 @@ class Stream(Protocol):
     async def write(self, data: bytes) -> None: ...
 
 
-@dataclass(slots=True)
-class Portal:
-    sql: str
-    parameters: Sequence[Value] = ()
-    formats: Sequence[int] = ()
-    result: Result | None = None
-    sent: int = 0
-
-
-class Session:
-    def __init__(self, stream: Stream, engine: Engine) -> None:
-        self.stream, self.engine = stream, engine
-        self.status = "I"
+class Session(Extended):
+    def __init__(self, stream: Stream, engine: Engine, tally: Tally | None = None) -> None:
+        super().__init__(engine)
+        self.stream, self.tally = stream, tally
         self.skipping = False
-        self.statements: dict[str, tuple[str, tuple[int, ...]]] = {}
-        self.portals: dict[str, Portal] = {}
-        self.out = bytearray()
 
     async def run(self) -> None:
         """Answer until Terminate or the end."""
@@ -59,9 +49,7 @@ class Session:
             if tag == ord("Q"):
                 await self._query(body)
             elif tag == ord("S"):
-                self.skipping = False
-                self._ready()
-                await self._flush(b"")
+                await self._sync()
             elif tag in handlers:
                 if not self.skipping:
                     try:
@@ -80,9 +68,13 @@ class Session:
             fault = error
         elif isinstance(error, (struct.error, IndexError, ValueError, UnicodeDecodeError)):
             fault = ClientFault("malformed message")
+        elif isinstance(error, (EOFError, OSError)):
+            raise error
         else:
             log.error("internal error in a gateway", exc_info=error)
             fault = ProxyError("internal error")
+        if self.tally is not None:
+            self.tally.errors[fault.sqlstate[:2]] += 1
         if self.status == "T":
             self.status = "E"
         self.out += error_response(fault, "ERROR")
@@ -95,195 +87,108 @@ class Session:
             data, self.out = bytes(self.out), bytearray()
             await self.stream.write(data)
 
-    # -- running ------------------------------------------------------------------------------------------
-
-    async def _run(self, sql: str, parameters: Sequence[Value]) -> Result:
-        word = sql.lstrip().split(maxsplit=1)[0].lower().rstrip(";") if sql.strip() else ""
-        if self.status == "E" and word not in ("rollback", "commit", "end", "abort"):
-            fault = ProxyError("current transaction is aborted, commands ignored until end of transaction block")
-            fault.sqlstate = "25P02"
-            raise fault
-        if self.status == "E" and word in ("commit", "end"):
-            sql = "rollback"
-        result = await self.engine.execute(sql, parameters)
-        if result.status:
-            self.status = result.status
-        return result
-
-    async def _query(self, body: bytes) -> None:
+    async def _sync(self) -> None:
+        """The end of a batch, and of its transaction if nobody has begun one."""
         try:
-            text = body[:-1].decode()
-            statements = self.engine.split(text)
-            if not statements:
-                self.out += message(b"I")
-            for sql in statements:
-                result = await self._run(sql, ())
-                if result.columns is not None:
-                    self.out += row_description(result.columns, ())
-                    for row in result.rows:
-                        self.out += data_row(row, result.columns, ())
-                self.out += complete(result)
-        except Exception as error:            # told to the client: a statement that fails ends no session
+            await self.engine.close(commit=not self.skipping)
+        except Exception as error:            # a COMMIT may fail, too
             self._error(error)
+        self.skipping = self.opened = False
+        if self.status == "I":
+            await self._forget_portals()
         self._ready()
         await self._flush(b"")
 
-    # -- extended -----------------------------------------------------------------------------------------
+    # -- running ------------------------------------------------------------------------------------------
 
-    async def _parse(self, body: bytes) -> None:
-        name, rest = _text(body)
-        sql, rest = _text(rest)
-        (count,) = struct.unpack_from("!h", rest)
-        oids = struct.unpack_from(f"!{count}I", rest, 2)
-        if len(self.engine.split(sql)) > 1:
-            fault = ClientFault("cannot insert multiple commands into a prepared statement")
-            fault.sqlstate = "42601"
-            raise fault
-        if name and name in self.statements:
-            fault = ClientFault(f'prepared statement "{name}" already exists')
-            fault.sqlstate = "42P05"
-            raise fault
-        if len(self.statements) >= MAX_NAMED:
-            raise ClientFault("too many prepared statements")
-        self.engine.describe(sql)             # errors belong here, as in PostgreSQL
-        self.statements[name] = (sql, oids)
-        self.out += message(b"1")
+    async def _run(self, sql: str, parameters: Sequence[Value], formats: Sequence[int] = (), oids: Sequence[int] = ()) -> Result:
+        self.refuse_in_failed(sql)
+        if self.status == "E" and first_word(sql) in ("commit", "end"):
+            sql = "rollback"
+        if self.tally is not None:
+            self.tally.queries += 1
+        result = await self.engine.execute(sql, parameters, formats, oids)
+        if result.status:
+            self.status = result.status
+        if result.intake is not None:
+            return await self._take_in(result)
+        return result
 
-    def _statement(self, name: str) -> tuple[str, tuple[int, ...]]:
-        if name not in self.statements:
-            fault = ClientFault(f'prepared statement "{name}" does not exist')
-            fault.sqlstate = "26000"
-            raise fault
-        return self.statements[name]
+    async def _query(self, body: bytes) -> None:
+        good = False
+        try:
+            await self._forget_unnamed()
+            statements = self.engine.split(body[:-1].decode())
+            if not statements:
+                self.out += message(b"I")
+            if len(statements) > 1 and self.status == "I":
+                self.engine.open()
+            for sql in statements:
+                result = await self._run(sql, ())
+                if result.columns is not None and result.copy is None:
+                    self.out += row_description(result.columns, ())
+                count = await self._give(result)
+                self.out += complete(result, count)
+            good = True
+        except Exception as error:            # told to the client: a statement that fails ends no session
+            self._error(error)
+        try:
+            await self.engine.close(commit=good)
+        except Exception as error:            # a COMMIT may fail, too
+            self._error(error)
+        self.skipping = self.opened = False
+        if self.status == "I":
+            await self._forget_portals()
+        self._ready()
+        await self._flush(b"")
 
-    def _portal(self, name: str) -> Portal:
-        if name not in self.portals:
-            fault = ClientFault(f'portal "{name}" does not exist')
-            fault.sqlstate = "34000"
-            raise fault
-        return self.portals[name]
+    async def _give(self, result: Result) -> int:
+        """All rows of a result."""
+        if result.columns is None:
+            return 0
+        if result.copy is not None:
+            self.out += copying(b"H", result.copy)
+        count, _ = await self._rows(rows_of(result), result, (), 0)
+        if result.copy is not None:
+            self.out += message(b"c")
+        return count
 
-    async def _bind(self, body: bytes) -> None:
-        portal, rest = _text(body)
-        name, rest = _text(rest)
-        sql, oids = self._statement(name)
-        formats, at = _shorts(rest, 0)
-        (count,) = struct.unpack_from("!h", rest, at)
-        at += 2
-        parameters: list[Value] = []
-        for index in range(count):
-            (size,) = struct.unpack_from("!i", rest, at)
-            at += 4
-            if size < 0:
-                parameters.append(None)
-                continue
-            if at + size > len(rest):
-                raise ClientFault("malformed message")
-            oid = oids[index] if index < len(oids) else 0
-            parameters.append(_decode(rest[at:at + size], _format(formats, index), oid))
-            at += size
-        results, _ = _shorts(rest, at)
-        if len(self.portals) >= MAX_NAMED:
-            raise ClientFault("too many portals")
-        self.portals[portal] = Portal(sql, parameters, results)
-        self.out += message(b"2")
+    async def _rows(self, rows: Rows, result: Result, formats: Sequence[int], limit: int) -> tuple[int, bool]:
+        """Send rows, `limit` of them at most (0: all).  Returns how many, and whether that was the end."""
+        count = 0
+        columns: Sequence[Column] = result.columns or ()
+        while not limit or count < limit:
+            some = await rows.take(min(AT_ONCE, limit - count) if limit else AT_ONCE)
+            if not some:
+                return count, True
+            for row in some:
+                self.out += data_row(self.engine, row, columns, formats, result)
+            count += len(some)
+            if len(self.out) > ENOUGH:
+                await self._flush(b"")
+            if len(some) < AT_ONCE and not limit:
+                return count, True
+        return count, False
 
-    async def _describe(self, body: bytes) -> None:
-        name, _ = _text(body[1:])
-        if body[:1] == b"S":
-            sql, oids = self._statement(name)
-            wanted = [*oids, *[25] * (_parameters(sql) - len(oids))]
-            self.out += message(b"t", struct.pack(f"!h{len(wanted)}I", len(wanted), *[oid or 25 for oid in wanted]))
-            formats: Sequence[int] = ()
-        else:
-            portal = self._portal(name)
-            sql, formats = portal.sql, portal.formats
-        columns = self.engine.describe(sql)
-        self.out += message(b"n") if columns is None else row_description(columns, formats)
-
-    async def _execute(self, body: bytes) -> None:
-        name, rest = _text(body)
-        (limit,) = struct.unpack_from("!i", rest)
-        portal = self._portal(name)
-        if not portal.sql.strip():
-            self.out += message(b"I")
-            return
-        if portal.result is None:
-            portal.result = await self._run(portal.sql, portal.parameters)
-        result = portal.result
-        if result.columns is not None:
-            rows = result.rows[portal.sent:portal.sent + limit] if limit > 0 else result.rows[portal.sent:]
-            portal.sent += len(rows)
-            for row in rows:
-                self.out += data_row(row, result.columns, portal.formats)
-            if portal.sent < len(result.rows):
-                self.out += message(b"s")
-                return
-        self.out += complete(result)
-
-    async def _close(self, body: bytes) -> None:
-        name, _ = _text(body[1:])
-        if body[:1] == b"S":
-            self.statements.pop(name, None)
-        else:
-            self.portals.pop(name, None)
-        self.out += message(b"3")
+    async def _take_in(self, result: Result) -> Result:
+        """COPY FROM STDIN: all up to CopyDone."""
+        intake = result.intake
+        assert intake is not None
+        self.out += copying(b"G", intake.width)
+        await self._flush(b"")
+        while True:
+            tag, body = await self.stream.read_message()
+            if tag == ord("d"):
+                await intake.feed(body)
+            elif tag == ord("c"):
+                return Result(await intake.finish())
+            elif tag == ord("f"):
+                fault = ClientFault(f"COPY from stdin failed: {body[:-1].decode()}")
+                fault.sqlstate = "57014"
+                raise fault
+            elif tag not in b"HS":
+                raise ClientFault(f"unexpected message type 0x{tag:02X} during COPY from stdin")
 
 
-# -- encoding -------------------------------------------------------------------------------------------------
-
-
-def _text(data: bytes) -> tuple[str, bytes]:
-    end = data.index(b"\0")
-    return data[:end].decode(), data[end + 1:]
-
-
-def _shorts(data: bytes, at: int) -> tuple[tuple[int, ...], int]:
-    (count,) = struct.unpack_from("!h", data, at)
-    return struct.unpack_from(f"!{count}h", data, at + 2), at + 2 + 2 * count
-
-
-def _format(formats: Sequence[int], index: int) -> int:
-    return 0 if not formats else formats[0] if len(formats) == 1 else formats[index] if index < len(formats) else 0
-
-
-def _parameters(sql: str) -> int:
-    """The highest $n of a statement."""
-    numbers = [int(word[:3]) for part in sql.split("$")[1:]
-               if (word := part[:3].rstrip("abcdefghijklmnopqrstuvwxyz ,)=;:'\n\t")).isdigit()]
-    return max(numbers, default=0)
-
-
-def _decode(raw: bytes, form: int, oid: int) -> Value:
-    if form == 1 and oid in _BINARY:
-        return struct.unpack(_BINARY[oid], raw)[0]  # type: ignore[no-any-return]
-    return raw.decode()
-
-
-def row_description(columns: Sequence[Column], formats: Sequence[int]) -> bytes:
-    body = struct.pack("!h", len(columns))
-    for index, column in enumerate(columns):
-        body += column.name.encode() + b"\0" + struct.pack("!IhIhih", 0, 0, column.oid, _SIZES.get(column.oid, -1), -1,
-                                                           _format(formats, index))
-    return message(b"T", body)
-
-
-def data_row(row: Sequence[Value], columns: Sequence[Column], formats: Sequence[int]) -> bytes:
-    body = bytearray(struct.pack("!h", len(row)))
-    for index, (value, column) in enumerate(zip(row, columns, strict=True)):
-        if value is None:
-            body += struct.pack("!i", -1)
-            continue
-        if _format(formats, index) == 1 and column.oid in _BINARY:
-            raw = struct.pack(_BINARY[column.oid], bool(value) if column.oid == BOOL else value)
-        elif column.oid == BOOL:
-            raw = b"t" if value else b"f"
-        else:
-            raw = str(value).encode()
-        body += struct.pack("!i", len(raw)) + raw
-    return message(b"D", bytes(body))
-
-
-def complete(result: Result) -> bytes:
-    return (notice(*result.notice) if result.notice else b"") + message(b"C", result.tag.encode() + b"\0")
-
+def first_word(sql: str) -> str:
+    return sql.lstrip().split(maxsplit=1)[0].lower().rstrip(";") if sql.strip(" \t\n\r;") else ""

@@ -19,6 +19,10 @@ _TYPE_NAMES = {"INT": "int4", "BIGINT": "int8", "SMALLINT": "int2", "BOOLEAN": "
 _KEYWORDS = {exp.Exists: "exists", exp.Array: "array", exp.CurrentUser: "current_user",
              exp.CurrentTimestamp: "current_timestamp", exp.CurrentDate: "current_date", exp.SessionUser: "session_user",
              exp.CurrentCatalog: "current_catalog", exp.CurrentSchema: "current_schema"}
+_SPELT: dict[type[exp.Expr], str] = {
+    exp.StrPosition: "position", exp.Substring: "substring", exp.Extract: "extract", exp.Floor: "floor", exp.Ceil: "ceil",
+    exp.GroupConcat: "string_agg", exp.Initcap: "initcap"}
+_TRIMS = {"LEADING": "ltrim", "TRAILING": "rtrim"}
 _FUNCTIONS = re.compile(r"\bCURRENT_(USER|CATALOG|SCHEMA)\b(?!\()|\bSESSION_USER\b(?!\()")
 
 
@@ -68,7 +72,7 @@ def _figured(part: exp.Expr, sql: str) -> str:
         kind = part.to.this
         named = str(getattr(kind, "name", kind))
         return inner or _TYPE_NAMES.get(named, named.lower())
-    if isinstance(part, exp.Paren):
+    if isinstance(part, exp.Paren | exp.Window | exp.Filter | exp.Collate):
         return _figured(part.this, sql)
     if isinstance(part, exp.Subquery):
         return _figured(part.this.selects[0], sql) if part.this.selects else ""
@@ -77,4 +81,8 @@ def _figured(part: exp.Expr, sql: str) -> str:
         return (_figured(default, sql) if default is not None else "") or "case"
     if isinstance(part, exp.Func) and "start" in part.meta:                  # a function: as it is written there
         return sql[part.meta["start"]:part.meta["end"] + 1].strip('"').lower()
+    if isinstance(part, exp.Trim):
+        return _TRIMS.get(str(part.args.get("position") or ""), "btrim")
+    if type(part) in _SPELT:
+        return _SPELT[type(part)]
     return next((name for kind, name in _KEYWORDS.items() if isinstance(part, kind)), "")

@@ -306,9 +306,11 @@ def destination(worker: Worker, client: Client, hello: Startup) -> Target | None
     if target.engine is Engine.MYSQL:
         raise NotSupported(f"plugin {target.plugin} lives in MySQL, and this port speaks PostgreSQL's protocol",
                            hint=f"Connect a MySQL client to {worker.mysql.address or 'an address of switchboard.mysql.listen'}.")
-    if not target.engine.speaks_postgres:
-        raise NotSupported(f"plugin {target.plugin} lives in {target.engine}, which is not served yet",
-                           hint=f"Set client: pg for plugin {target.plugin} in backend.database.")
+    if target.engine is Engine.REJECTED:
+        raise NotSupported(f"plugin {target.plugin} lives in SQLite and is not served here",
+                           detail=f"switchboard.plugin.{target.plugin}.engine is reject.")
+    if target.engine is Engine.SQLITE and hello.replication is not None:
+        raise NotSupported(f"plugin {target.plugin} lives in a SQLite file, which has no replication connections")
     enter_plugin(worker, client, hello.database, target)
     return target
 

@@ -15,6 +15,8 @@ import logging
 import os
 import random
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -36,11 +38,23 @@ WRONG_KEYS = 100            # of one address in a minute, before it is not liste
 MINUTE = 60.0
 
 
+@dataclass(slots=True)
+class Standing:
+    """Somebody who rides no upstream, ever: what stops its statement."""
+
+    cancel_wait: Callable[[], None]
+    upstream: None = None
+
+
+if TYPE_CHECKING:
+    Cancelled = Relay | Standing
+
+
 class CancelKeys:
     """Who may be cancelled by which key."""
 
     def __init__(self) -> None:
-        self._riders: dict[CancelKey, Relay] = {}
+        self._riders: dict[CancelKey, Cancelled] = {}
         self._flying: Counter[Pool] = Counter()
         self._wrong: Counter[object] = Counter()
         self._since = 0.0
@@ -56,7 +70,7 @@ class CancelKeys:
         self._riders[key] = rider
         return key
 
-    def invent(self, rider: Relay | None = None, length: int = 4) -> CancelKey:
+    def invent(self, rider: Cancelled | None = None, length: int = 4) -> CancelKey:
         """For clients that own no upstream: a positive pid (pgjdbc, pg_basebackup) and a random secret."""
         while (key := (random.getrandbits(31) | 1, os.urandom(length))) in self._riders:
             pass
@@ -67,7 +81,7 @@ class CancelKeys:
     def forget(self, key: CancelKey) -> None:
         self._riders.pop(key, None)
 
-    def _rider(self, key: CancelKey, peer: Address | None) -> Relay | None:
+    def _rider(self, key: CancelKey, peer: Address | None) -> Cancelled | None:
         """Whose key it is.  Only a few guesses are answered."""
         now = monotonic()
         if now - self._since > MINUTE:
@@ -95,6 +109,7 @@ class CancelKeys:
         if upstream is None:
             rider.cancel_wait()
             return
+        assert not isinstance(rider, Standing)
         if not (rider.owed or rider.open):
             return
         await self.strike(upstream, timeout)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from proxy.auth.rules import Address
 from proxy.config.clients import User
 from proxy.config.mode import Mode
-from proxy.config.target import Target
+from proxy.config.target import Engine, Target
 from proxy.errors import Forbidden, LoginTimeout, NoStartup, ProxyError, TooManyConnections
 from proxy.mysql.relay import Relay as MysqlRelay
 from proxy.net.peer import address_of
@@ -88,6 +88,9 @@ async def _live(worker: Worker, stream: Stream, client: Client) -> None:
     worker.logins.end(worker.tasks[client])
     if target is None:
         await _maintain(worker, stream, client, hello)
+    elif target.engine is Engine.SQLITE:
+        stream.limit = MAX_GATEWAY_MESSAGE
+        await worker.files.serve(worker, stream, client, hello, target)
     else:
         await _ride(worker, stream, client, hello, target)
 

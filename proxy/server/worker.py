@@ -35,6 +35,7 @@ from proxy.server import systemd
 from proxy.server.cancel import CancelKeys
 from proxy.server.certificates import configured
 from proxy.server.client import Client, serve
+from proxy.server.files import Files
 from proxy.server.gate import Gate
 from proxy.server.limits import Heads, Throttle
 from proxy.server.listener import Listener
@@ -94,6 +95,7 @@ class Worker(Pools):
         self.ready = self.draining = False
         self.served = 0
         self.quota = Quota()
+        self.files = Files()
         self.embedded_alive: Callable[[], bool] | None = None
         self._stop = asyncio.Event()
 
@@ -317,6 +319,7 @@ class Worker(Pools):
         if self.lookup is not None:
             await self.lookup.close()
         self.quota.tell()
+        self.files.stop()
         for pool in self.all_pools():
             pool.retire()
         self.door.close()

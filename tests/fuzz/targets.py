@@ -18,7 +18,7 @@ from proxy.config import connection_string, libpq, pgpass, words, yaml12
 from proxy.config.clients import Method
 from proxy.config.target import Credential, Proof, Secret
 from proxy.errors import ClientFault, ProxyError, UpstreamFault
-from proxy.gateway.engine import Column, Result
+from proxy.gateway.engine import Column, Described, Plainly, Result
 from proxy.gateway.session import Session
 from proxy.pool.tally import PureTally, Tally
 from proxy.session import pids
@@ -239,19 +239,31 @@ def fuzz_yaml(data: bytes) -> None:
         assert 1 <= fault.line <= sum(text.count(end) for end in "\n\r\x85\u2028\u2029") + 2
 
 
-class _Echo:
+class _Echo(Plainly):
     """An engine that gives its parameters back: the parser is what is tried here."""
 
     def split(self, sql: str) -> list[str]:
         return [part for part in sql.split(";") if part.strip()]
 
-    def describe(self, sql: str) -> tuple[Column, ...] | None:
-        return (Column("a"),) if sql.startswith("s") else None
+    async def describe(self, sql: str, oids: Any = ()) -> Described:
+        return Described((25,) * min(sql.count("$"), 9), (Column("a"),) if sql.startswith("s") else None)
 
-    async def execute(self, sql: str, parameters: Any) -> Result:
+    async def execute(self, sql: str, parameters: Any, formats: Any = (), oids: Any = ()) -> Result:
         if sql.startswith("s"):
             return Result("SELECT 1", (Column("a"),), [[next(iter(parameters), None)]])
+        if sql.startswith("c"):
+            return Result("", intake=_Sink())
         return Result("BEGIN", status="T") if sql.startswith("b") else Result("COMMIT", status="I")
+
+
+class _Sink:
+    width = 1
+
+    async def feed(self, data: bytes) -> None:
+        pass
+
+    async def finish(self) -> str:
+        return "COPY 0"
 
 
 class _Tape:

@@ -1,0 +1,1 @@
+"""A plugin's SQLite file, behind PostgreSQL's protocol."""

@@ -1,0 +1,220 @@
+"""An Engine over a SQLite file: one client's connection to it.
+
+Everything that one message asks of the file is done in one visit to the file's thread: looking whether the tables have changed,
+translating, running, and fetching the first rows.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+import apsw
+import apsw.ext
+
+from proxy.gateway.engine import Column, Described, Raw, Result, Value
+from proxy.gateway.sqlite import types
+from proxy.gateway.sqlite.aside import Transactions, is_aside
+from proxy.gateway.sqlite.faults import refused
+from proxy.gateway.sqlite.functions import provide, tell
+from proxy.gateway.sqlite.normal import split
+from proxy.gateway.sqlite.store import Store
+from proxy.gateway.sqlite.translate import Translation, translate
+
+REMEMBERED = 500              # translations of a client
+FIRST = 256                   # rows that are fetched at once
+T = TypeVar("T")
+
+
+class File(Transactions):
+    """`session`: what SQL may ask about who and where one is; `settings`: what SHOW tells."""
+
+    steady = True
+
+    def __init__(self, store: Store, connection: apsw.Connection, *, session: Mapping[str, Value], settings: dict[str, str]) -> None:
+        super().__init__(settings)
+        self.store, self.connection = store, connection
+        self.opened = self.begun = False      # a transaction of nobody's BEGIN: wanted, and there
+        self.at_work = self.stopped = False
+        self._known: OrderedDict[tuple[str, tuple[int, ...]], Translation] = OrderedDict()
+        self._declared: dict[str, dict[str, str]] = {}
+        self._version: tuple[int, int] | None = None
+
+    @classmethod
+    async def connect(cls, store: Store, *, session: Mapping[str, Value], settings: dict[str, str]) -> File:
+        connection = await store.connect()
+        file = cls(store, connection, session=session, settings=settings)
+
+        def first() -> None:
+            provide(connection, session, settings)
+            file._look()
+
+        await store.run(first)
+        return file
+
+    def constant(self, name: str, value: Value) -> None:
+        """What a function without arguments answers."""
+        tell(self.connection, {name: value})
+
+    async def leave(self) -> None:
+        """What is open is rolled back."""
+        self.stopped = True
+        self.connection.interrupt()
+        await self.store.once(lambda: self.connection.close(True))
+
+    def interrupt(self) -> None:
+        """Cancel what runs, or waits for the file."""
+        if self.at_work:
+            self.stopped = True
+            self.connection.interrupt()
+
+    async def work(self, what: Callable[[], T]) -> T:
+        """In the file's thread, unless it is cancelled before."""
+        def unless_stopped() -> T:
+            if self.stopped:
+                raise refused("57014", "canceling statement due to user request")
+            return what()
+
+        self.at_work, self.stopped = True, False
+        try:
+            return await self.store.run(unless_stopped)
+        finally:
+            self.at_work = self.stopped = False
+
+    # -- in the file's thread -----------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """The tables, where they have changed: here, or by another program."""
+        version = (self.connection.pragma("schema_version"), self.connection.pragma("temp.schema_version"))
+        if version == self._version:
+            return
+        self._known.clear()
+        names = [row[0] for schema in ("sqlite_schema", "sqlite_temp_schema") for row in self.connection.execute(
+            f"SELECT name FROM {schema} WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")]
+        self._declared = {str(name): {str(row[1]): str(row[2]) for row in self.connection.execute(
+            "SELECT * FROM pragma_table_info(?)", (name,))} for name in names}
+        self._version = version
+
+    def _translated(self, sql: str, oids: tuple[int, ...]) -> Translation:
+        self._look()
+        key = (sql, oids)
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = translate(sql, self._declared, oids)
+            if len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+        return known
+
+    def _begin(self) -> None:
+        if self.opened and not self.begun and not self.connection.in_transaction:
+            self.connection.execute("BEGIN")
+            self.begun = True
+
+    def _described(self, sql: str, oids: tuple[int, ...]) -> Described:
+        found = self._translated(sql, oids)
+        if found.kind.islower():
+            apsw.ext.query_info(self.connection, found.sql)
+        return Described(found.parameters, _columns(found))
+
+    def _executed(self, sql: str, parameters: Sequence[Value], oids: tuple[int, ...]) -> Result:
+        found = self._translated(sql, oids)
+        bindings: dict[str, Any] = {str(number): value for number, value in enumerate(parameters, 1)}
+        if found.kind == "select":
+            return Result("SELECT ", _columns(found), _Cursor(self, found.sql, bindings))
+        self._begin()
+        if not found.kind.islower():
+            self._define(found)
+            return Result(found.kind)
+        before = self.connection.total_changes()
+        rows = list(self.connection.execute(found.sql, bindings))
+        changes = self.connection.changes() if self.connection.total_changes() != before else 0
+        return Result(f"INSERT 0 {changes}" if found.kind == "insert" else f"{found.kind.upper()} {changes}", _columns(found), rows)
+
+    def _define(self, found: Translation) -> None:
+        """Several statements are all or none."""
+        if ";" not in found.sql or self.connection.in_transaction:
+            list(self.connection.execute(found.sql))
+            return
+        with self.connection:
+            list(self.connection.execute(found.sql))
+
+    # -- Engine -------------------------------------------------------------------------------------------
+
+    def split(self, sql: str) -> list[str]:
+        return split(sql)
+
+    async def describe(self, sql: str, oids: Sequence[int] = ()) -> Described:
+        if is_aside(sql):
+            return Described((), self.columns(sql))
+        return await self.work(lambda: self._described(sql, tuple(oids)))
+
+    def bind(self, sql: str, oids: Sequence[int], raws: Sequence[Raw]) -> Sequence[Value]:
+        return [None if raw is None else types.taken(raw, oid, binary=binary) for (raw, binary), oid in zip(raws, oids, strict=True)]
+
+    def give(self, value: Value, column: Column, *, binary: bool) -> bytes | None:
+        return (types.packed if binary else types.told)(value, column.oid, column.name)
+
+    async def execute(self, sql: str, parameters: Sequence[Value], formats: Sequence[int] = (), oids: Sequence[int] = ()) -> Result:
+        if is_aside(sql):
+            return await self.aside(sql)
+        return await self.work(lambda: self._executed(sql, parameters, tuple(oids)))
+
+    def open(self) -> None:
+        self.opened, self.begun = True, False
+
+    async def close(self, *, commit: bool) -> None:
+        begun, self.opened, self.begun = self.begun, False, False
+        if not begun or not self.connection.in_transaction:
+            return
+        if commit:
+            try:
+                await self.say("COMMIT")
+                return
+            except Exception:
+                await self._roll_back()
+                raise
+        await self._roll_back()
+
+    async def _roll_back(self) -> None:
+        if self.connection.in_transaction:
+            await self.store.run(lambda: list(self.connection.execute("ROLLBACK")))
+
+    # -- Transactions -------------------------------------------------------------------------------------
+
+    @property
+    def in_transaction(self) -> bool:
+        return self.connection.in_transaction
+
+    async def take_over(self) -> None:
+        self.opened = self.begun = False
+
+    async def say(self, sql: str) -> None:
+        await self.work(lambda: list(self.connection.execute(sql)))
+
+
+class _Cursor:
+    """Rows as they are asked for; the first of them are here, so that most errors come before any."""
+
+    def __init__(self, file: File, sql: str, bindings: dict[str, Any]) -> None:
+        self.file = file
+        self.rows: Iterator[Any] = iter(file.connection.cursor().execute(sql, bindings))
+        self.ready = list(islice(self.rows, FIRST))
+        self.ended = len(self.ready) < FIRST
+
+    async def take(self, most: int) -> Sequence[Sequence[Value]]:
+        if not self.ready and not self.ended:
+            self.ready = await self.file.work(lambda: list(islice(self.rows, FIRST)))
+            self.ended = len(self.ready) < FIRST
+        some, self.ready = self.ready[:most], self.ready[most:]
+        return some
+
+    async def close(self) -> None:
+        if not self.ended:
+            self.ended, self.ready = True, []
+            await self.file.store.once(self.rows.close)  # type: ignore[attr-defined]
+
+
+def _columns(found: Translation) -> tuple[Column, ...] | None:
+    return None if found.columns is None else tuple(Column(*each) for each in found.columns)

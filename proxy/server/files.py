@@ -1,0 +1,80 @@
+"""Joins SQLite files to the daemon: one Store a file, one gateway session a client."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import apsw
+
+from proxy.config.target import Target
+from proxy.gateway.session import Session
+from proxy.gateway.sqlite.file import File
+from proxy.gateway.sqlite.store import Store
+from proxy.server.cancel import Standing
+
+if TYPE_CHECKING:
+    from proxy.net.stream import Stream
+    from proxy.server.client import Client
+    from proxy.server.worker import Worker
+    from proxy.wire.startup import Startup
+
+log = logging.getLogger(__name__)
+VERSION = "16.0"
+SWITCH = 0.0005               # seconds that the thread of a file may keep the relay from its turn
+
+
+class Files:
+    def __init__(self) -> None:
+        self.stores: dict[str, Store] = {}
+
+    def store(self, target: Target, busy: float) -> Store:
+        """The one of this file: plugins may share one."""
+        path = str(Path(target.filename).absolute()) if target.filename is not None else None
+        key = f"{path or target.plugin}{' read-only' if target.read_only else ''}"
+        store = self.stores.get(key)
+        if store is None:
+            sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH))
+            store = self.stores[key] = Store(path, name=target.plugin, read_only=target.read_only, create=target.ensure_exists,
+                                             busy=busy)
+        return store
+
+    async def serve(self, worker: Worker, stream: Stream, client: Client, hello: Startup, target: Target) -> None:
+        """Answer a client of a plugin that lives in a file, until it leaves."""
+        from proxy.server.client import welcome
+
+        client.plugin = target.plugin
+        name = hello.parameters.get("application_name", "")
+        told = {"server_version": VERSION, "server_encoding": "UTF8", "client_encoding": "UTF8", "application_name": name,
+                "DateStyle": "ISO, MDY", "TimeZone": "UTC", "IntervalStyle": "postgres", "integer_datetimes": "on",
+                "standard_conforming_strings": "on", "is_superuser": "off", "session_authorization": hello.user,
+                "default_transaction_read_only": "on" if target.read_only else "off", "in_hot_standby": "off"}
+        shown = {key.lower(): value for key, value in told.items()} | {
+            "transaction_isolation": "serializable", "search_path": "public", "server_version_num": "160000",
+            "transaction_read_only": "on" if target.read_only else "off", "max_identifier_length": "63"}
+        session = {"version": f"PostgreSQL {VERSION} (Switchboard, SQLite {apsw.sqlite_lib_version()})",
+                   "current_database": hello.database, "current_user": hello.user, "session_user": hello.user,
+                   "current_schema": "public"}
+        file = await File.connect(self.store(target, worker.settings.sqlite.busy_timeout), settings=shown, session=session)
+        key: tuple[int, bytes] | None = None
+        try:
+            key = worker.keys.invent(Standing(file.interrupt), hello.secret_length)
+            file.constant("pg_backend_pid", key[0])
+            client.tally = worker.tally(target, hello.user)
+            client.tally.clients += 1
+            client.tally.connections += 1
+            if worker.settings.log.connections:
+                log.info("client let in", extra={"fields": worker.line(client)})
+            await stream.write(welcome(told, key))
+            await Session(stream, file, client.tally).run()
+            client.reason = "client said goodbye"
+        finally:
+            if key is not None:
+                worker.keys.forget(key)
+            await file.leave()
+
+    def stop(self) -> None:
+        for store in self.stores.values():
+            store.stop()
