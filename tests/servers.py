@@ -116,6 +116,7 @@ class Daemon:
         self.config = folder / "app-config.yaml"
         self.settings: dict[str, Any] = {
             "listen": ["127.0.0.1:0"], "metrics": {"listen": "127.0.0.1:0"}, "auth": {"scram_iterations": 4096},
+            "embedded": {"state_dir": str(folder / "state")},
             "users": {"backstage": {"password": "s3cret"}}, **settings}
         self.write(database)
         self.logfile = folder / "daemon.log"

@@ -279,7 +279,8 @@ def test_nothing_is_left_of_a_client_that_went_away(narrow: Daemon) -> None:
                     " (select count(*) from pg_prepared_statements where from_sql),"
                     " (select count(*) from pg_locks where locktype = 'advisory')")
             # A server process whose connection was closed, and not cleaned, takes a moment to end.
-            until(lambda second=second, seen=seen: second.execute(seen).fetchone() == ("postgres", None, 0, 0, 0), f"nothing left of {text}")
+            until(lambda second=second, seen=seen: second.execute(seen).fetchone() == ("postgres", None, 0, 0, 0),
+                  f"nothing left of {text}")
 
 
 def test_defaults_that_change_reach_new_sessions_only(narrow: Daemon, postgres: Postgres) -> None:

@@ -28,9 +28,9 @@ backend:
 
 
 @pytest.mark.parametrize(("plugin", "settings", "engine", "database"), [
-    ("auth", "", Engine.SQLITE, "auth.sqlite"), ("app", "", Engine.MEMORY, "backstage_plugin_app"),
-    ("auth", "engine: embedded", Engine.EMBEDDED, "backstage_plugin_auth"), ("app", "engine: gateway", Engine.SQLITE, ":memory:"),
-    ("auth", "engine: reject", Engine.REJECTED, "auth.sqlite"), ("app", "engine: reject", Engine.REJECTED, "backstage_plugin_app"),
+    ("auth", "", Engine.SQLITE, "auth"), ("app", "", Engine.MEMORY, "backstage_plugin_app"),
+    ("auth", "engine: embedded", Engine.EMBEDDED, "backstage_plugin_auth"), ("app", "engine: gateway", Engine.SQLITE, "app"),
+    ("auth", "engine: reject", Engine.REJECTED, "auth"), ("app", "engine: reject", Engine.REJECTED, "backstage_plugin_app"),
     ("catalog", "engine: reject", Engine.POSTGRES, "backstage_plugin_catalog")])
 def test_the_engine_of_a_plugin(tmp_path: Path, plugin: str, settings: str, engine: Engine, database: str) -> None:
     path = tmp_path / "a.yaml"
@@ -48,9 +48,10 @@ def test_who_is_rejected_is_told(base: dict[str, Any], tmp_path: Path) -> None:
             assert connection.execute("select 1").fetchone() == (1,)
 
 
-def test_in_memory_behind_the_gateway(tmp_path: Path) -> None:
+def test_in_memory_behind_the_gateway(base: dict[str, Any], tmp_path: Path) -> None:
     """One database for all clients, as long as the daemon lives."""
-    with daemon(tmp_path, {"client": "better-sqlite3", "connection": ":memory:"}, plugin={"app": {"engine": "gateway"}}) as running:
+    database = {**base, "plugin": {"app": {"client": "better-sqlite3", "connection": ":memory:"}}}
+    with daemon(tmp_path, database, plugin={"app": {"engine": "gateway"}}, sqlite={"catalog": False}) as running:
         with running.connect("app") as one:
             one.execute("create table t (a integer)")
             one.execute("insert into t values (1)")

@@ -18,6 +18,7 @@ from proxy.config.target import Engine, Target
 from proxy.embedded.binaries import find_binaries
 from proxy.embedded.cluster import Cluster
 from proxy.embedded.places import state_dir
+from proxy.errors import OperatorFault
 from proxy.server.log import set_up
 from proxy.server.web import Web
 from proxy.server.worker import Worker
@@ -30,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     set_up(configuration.settings.log)
     for warning in configuration.warnings:
         log.warning("configuration", extra={"fields": {"warning": warning}})
-    cluster = start_embedded(configuration) if configuration.needs_embedded else None
+    cluster = start_embedded(configuration) if configuration.needs_embedded else _for_catalogs(configuration)
     try:
         def placed(found: Configuration) -> Configuration:
             return found.placed(cluster.server, cluster.credential) if cluster is not None else found
@@ -46,6 +47,7 @@ async def _serve(configuration: Configuration, reread: object, cluster: Cluster 
     worker = Worker(configuration, reread=reread)  # type: ignore[arg-type]
     if cluster is not None:
         worker.embedded_alive = cluster.alive
+        worker.files.version = cluster.version()
     addresses, for_mysql = worker.listen(), worker.mysql.listen()
     # What lives now lives for ever; what a query makes dies with it and needs no collector every 700 objects.
     gc.freeze()
@@ -81,6 +83,17 @@ def start_embedded(configuration: Configuration) -> Cluster:
         cluster.stop()
         raise
     return cluster
+
+
+def _for_catalogs(configuration: Configuration) -> Cluster | None:
+    """SQLite files have PostgreSQL's catalog if the package for it is there; their plugins are served without."""
+    if not (configuration.settings.sqlite.catalog and configuration.has_files):
+        return None
+    try:
+        return start_embedded(configuration)
+    except OperatorFault as fault:
+        log.warning("SQLite files have no catalog", extra={"fields": {"reason": fault.message, "hint": fault.hint}})
+        return None
 
 
 def _in_memory(configuration: Configuration, database: str) -> bool:

@@ -47,6 +47,11 @@ class Configuration(Routing):
         return any(self.target(plugin).engine in (Engine.EMBEDDED, Engine.MEMORY) for plugin in ("catalog", *self.listed))
 
     @property
+    def has_files(self) -> bool:
+        """Is there a plugin in a SQLite file, behind the gateway?"""
+        return any(self.target(plugin).engine is Engine.SQLITE for plugin in ("catalog", *self.listed))
+
+    @property
     def fingerprint(self) -> str:
         """Equal for equal content; says nothing of it."""
         return hashlib.sha256(repr((self.root.plain(), self.settings.model_dump_json())).encode()).hexdigest()[:12]
@@ -80,7 +85,7 @@ class Configuration(Routing):
         if engine == "embedded" and target.engine is Engine.SQLITE:
             return replace(target, engine=Engine.EMBEDDED, filename=None, database=f"backstage_plugin_{target.plugin}")
         if engine == "gateway" or target.engine is Engine.SQLITE:
-            return replace(target, engine=Engine.SQLITE, database=target.filename or ":memory:",
+            return replace(target, engine=Engine.SQLITE, database=target.plugin,
                            read_only=own is not None and own.read_only)
         return target
 

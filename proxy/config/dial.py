@@ -87,7 +87,7 @@ def target(found: Resolved, environ_user: str, problems: list[str] | None = None
     if found.client in SQLITE:
         engine = Engine.MEMORY if found.filename == ":memory:" else Engine.SQLITE
         return Target(plugin=found.plugin, engine=engine, filename=None if engine is Engine.MEMORY else found.filename,
-                      database=f"backstage_plugin_{found.plugin}" if engine is Engine.MEMORY else str(found.filename))
+                      database=f"backstage_plugin_{found.plugin}" if engine is Engine.MEMORY else found.plugin)
     where = dial(found, environ_user, problems)
     if found.client in MYSQL:
         if found.connection.get("type") == "cloudsql":         # Backstage knows it, so `dial` says where it would lead

@@ -128,6 +128,10 @@ class Cluster:
     def alive(self) -> bool:
         return self.process.poll() is None if self.process is not None else self._running() is not None
 
+    def version(self) -> str:
+        with self._connect() as connection:
+            return connection.info.parameter_status("server_version") or ""
+
     def databases(self) -> list[str]:
         with self._connect() as connection:
             return [row[0] for row in connection.execute("SELECT datname FROM pg_database WHERE NOT datistemplate")]

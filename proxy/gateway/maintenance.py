@@ -17,7 +17,7 @@ from typing import Protocol
 import sqlglot
 from sqlglot.errors import SqlglotError
 
-from proxy.config.target import Target
+from proxy.config.target import Engine, Target
 from proxy.errors import Forbidden, NotSupported, ProxyError, UnknownDatabase
 from proxy.gateway.catalog import Catalog
 from proxy.gateway.engine import (
@@ -148,6 +148,8 @@ class Maintenance(Plainly):
         if target is None or target.database != name:
             raise Forbidden(f'permission denied to create database "{name}"',
                             detail="Only databases of plugins that you may use are created through the proxy.")
+        if target.engine is Engine.SQLITE:
+            raise NotSupported(f"the file of plugin {target.plugin} is made when somebody connects to it")
         await self.places.create(target)
         return Result("CREATE DATABASE")
 

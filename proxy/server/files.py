@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 import apsw
 
 from proxy.config.target import Target
+from proxy.gateway.maintenance import Maintenance
 from proxy.gateway.session import Session
+from proxy.gateway.sqlite.catalog import Catalog
 from proxy.gateway.sqlite.file import File
 from proxy.gateway.sqlite.store import Store
 from proxy.server.cancel import Standing
+from proxy.server.maintenance import UserPlaces
 
 if TYPE_CHECKING:
     from proxy.net.stream import Stream
@@ -27,8 +30,20 @@ SWITCH = 0.0005               # seconds that the thread of a file may keep the r
 
 
 class Files:
+    """`version`: of the PostgreSQL that answers for catalogs; "" where there is none."""
+
     def __init__(self) -> None:
         self.stores: dict[str, Store] = {}
+        self.catalogs: dict[str, Catalog] = {}
+        self.version = ""
+
+    def catalog(self, worker: Worker, target: Target) -> Catalog | None:
+        own = worker.configuration.own
+        if own is None or not self.version or not worker.settings.sqlite.catalog:
+            return None
+        if target.plugin not in self.catalogs:
+            self.catalogs[target.plugin] = Catalog(f"sqlite:{target.plugin}", *own)
+        return self.catalogs[target.plugin]
 
     def store(self, target: Target, busy: float) -> Store:
         """The one of this file: plugins may share one."""
@@ -47,17 +62,22 @@ class Files:
 
         client.plugin = target.plugin
         name = hello.parameters.get("application_name", "")
-        told = {"server_version": VERSION, "server_encoding": "UTF8", "client_encoding": "UTF8", "application_name": name,
+        version = self.version or VERSION
+        told = {"server_version": version, "server_encoding": "UTF8", "client_encoding": "UTF8", "application_name": name,
                 "DateStyle": "ISO, MDY", "TimeZone": "UTC", "IntervalStyle": "postgres", "integer_datetimes": "on",
                 "standard_conforming_strings": "on", "is_superuser": "off", "session_authorization": hello.user,
                 "default_transaction_read_only": "on" if target.read_only else "off", "in_hot_standby": "off"}
         shown = {key.lower(): value for key, value in told.items()} | {
-            "transaction_isolation": "serializable", "search_path": "public", "server_version_num": "160000",
+            "transaction_isolation": "serializable", "search_path": "public", "server_version_num": f"{version.partition('.')[0]}0000",
             "transaction_read_only": "on" if target.read_only else "off", "max_identifier_length": "63"}
-        session = {"version": f"PostgreSQL {VERSION} (Switchboard, SQLite {apsw.sqlite_lib_version()})",
+        session = {"version": f"PostgreSQL {version} (Switchboard, SQLite {apsw.sqlite_lib_version()})",
                    "current_database": hello.database, "current_user": hello.user, "session_user": hello.user,
                    "current_schema": "public"}
-        file = await File.connect(self.store(target, worker.settings.sqlite.busy_timeout), settings=shown, session=session)
+        assert client.account is not None
+        databases = Maintenance(user=hello.user, pid=0, version=version, database=hello.database,
+                                places=UserPlaces(worker, hello.user, client.account, hello.database, name))
+        file = await File.connect(self.store(target, worker.settings.sqlite.busy_timeout), settings=shown, session=session,
+                                  catalog=self.catalog(worker, target), databases=databases)
         key: tuple[int, bytes] | None = None
         try:
             key = worker.keys.invent(Standing(file.interrupt), hello.secret_length)
@@ -75,6 +95,8 @@ class Files:
                 worker.keys.forget(key)
             await file.leave()
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         for store in self.stores.values():
             store.stop()
+        for catalog in self.catalogs.values():
+            await catalog.close()

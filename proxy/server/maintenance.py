@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxy.config.clients import User
-from proxy.config.target import Target
+from proxy.config.target import Engine, Target
 from proxy.errors import Forbidden, ProxyError
 from proxy.gateway.maintenance import Maintenance
 from proxy.gateway.session import Session
@@ -27,10 +28,16 @@ class UserPlaces:
         self.user, self.database, self.application_name = user, database, application_name
         self.plugins = account.plugins
         self.targets = [target for target in self.configuration.targets() if self._mine(target)]
-        self.exists, self.create, self.has_schema = self.provision.exists, self.provision.create, self.provision.has_schema
+        self.create, self.has_schema = self.provision.create, self.provision.has_schema
+
+    async def exists(self, target: Target) -> bool:
+        if target.engine is Engine.SQLITE:
+            return target.filename is None or Path(target.filename).exists()
+        return await self.provision.exists(target)
 
     def _mine(self, target: Target) -> bool:
-        return target.engine.speaks_postgres and ("*" in self.plugins or target.plugin in self.plugins)
+        served = target.engine.speaks_postgres or target.engine is Engine.SQLITE
+        return served and ("*" in self.plugins or target.plugin in self.plugins)
 
     def by_database(self, name: str) -> Target | None:
         target: Target | None

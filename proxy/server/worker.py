@@ -319,7 +319,7 @@ class Worker(Pools):
         if self.lookup is not None:
             await self.lookup.close()
         self.quota.tell()
-        self.files.stop()
+        await self.files.stop()
         for pool in self.all_pools():
             pool.retire()
         self.door.close()

@@ -14,12 +14,14 @@ from typing import Any, TypeVar
 import apsw
 import apsw.ext
 
-from proxy.gateway.engine import Column, Described, Raw, Result, Value
+from proxy.gateway.engine import Column, Described, Engine, Raw, Result, Value
 from proxy.gateway.sqlite import types
 from proxy.gateway.sqlite.aside import Transactions, is_aside
-from proxy.gateway.sqlite.faults import refused
+from proxy.gateway.sqlite.catalog import Catalog, asks_catalog
+from proxy.gateway.sqlite.faults import refused, unsupported
 from proxy.gateway.sqlite.functions import provide, tell
 from proxy.gateway.sqlite.normal import split
+from proxy.gateway.sqlite.schema import relations
 from proxy.gateway.sqlite.store import Store
 from proxy.gateway.sqlite.translate import Translation, translate
 
@@ -29,13 +31,15 @@ T = TypeVar("T")
 
 
 class File(Transactions):
-    """`session`: what SQL may ask about who and where one is; `settings`: what SHOW tells."""
+    """`session`: what SQL may ask about who and where one is; `settings`: what SHOW tells; `catalog` answers for PostgreSQL's,
+    `databases` for the list of databases."""
 
     steady = True
 
-    def __init__(self, store: Store, connection: apsw.Connection, *, session: Mapping[str, Value], settings: dict[str, str]) -> None:
+    def __init__(self, store: Store, connection: apsw.Connection, *, settings: dict[str, str], catalog: Catalog | None = None,
+                 databases: Engine | None = None) -> None:
         super().__init__(settings)
-        self.store, self.connection = store, connection
+        self.store, self.connection, self.catalog, self.databases = store, connection, catalog, databases
         self.opened = self.begun = False      # a transaction of nobody's BEGIN: wanted, and there
         self.at_work = self.stopped = False
         self._known: OrderedDict[tuple[str, tuple[int, ...]], Translation] = OrderedDict()
@@ -43,9 +47,10 @@ class File(Transactions):
         self._version: tuple[int, int] | None = None
 
     @classmethod
-    async def connect(cls, store: Store, *, session: Mapping[str, Value], settings: dict[str, str]) -> File:
+    async def connect(cls, store: Store, *, session: Mapping[str, Value], settings: dict[str, str], catalog: Catalog | None = None,
+                      databases: Engine | None = None) -> File:
         connection = await store.connect()
-        file = cls(store, connection, session=session, settings=settings)
+        file = cls(store, connection, settings=settings, catalog=catalog, databases=databases)
 
         def first() -> None:
             provide(connection, session, settings)
@@ -87,7 +92,7 @@ class File(Transactions):
 
     def _look(self) -> None:
         """The tables, where they have changed: here, or by another program."""
-        version = (self.connection.pragma("schema_version"), self.connection.pragma("temp.schema_version"))
+        version = self._versions()
         if version == self._version:
             return
         self._known.clear()
@@ -96,6 +101,9 @@ class File(Transactions):
         self._declared = {str(name): {str(row[1]): str(row[2]) for row in self.connection.execute(
             "SELECT * FROM pragma_table_info(?)", (name,))} for name in names}
         self._version = version
+
+    def _versions(self) -> tuple[int, int]:
+        return int(str(self.connection.pragma("schema_version"))), int(str(self.connection.pragma("schema_version", schema="temp")))
 
     def _translated(self, sql: str, oids: tuple[int, ...]) -> Translation:
         self._look()
@@ -148,17 +156,47 @@ class File(Transactions):
     async def describe(self, sql: str, oids: Sequence[int] = ()) -> Described:
         if is_aside(sql):
             return Described((), self.columns(sql))
+        beside = self._beside(sql)
+        if beside is not None:
+            await self._match()
+            return await beside.describe(sql, oids)
         return await self.work(lambda: self._described(sql, tuple(oids)))
 
-    def bind(self, sql: str, oids: Sequence[int], raws: Sequence[Raw]) -> Sequence[Value]:
+    def bind(self, sql: str, oids: Sequence[int], raws: Sequence[Raw]) -> Sequence[Any]:
+        if self._beside(sql) is not None:
+            return raws if self._beside(sql) is self.catalog else [raw.decode() if raw is not None else None for raw, _ in raws]
         return [None if raw is None else types.taken(raw, oid, binary=binary) for (raw, binary), oid in zip(raws, oids, strict=True)]
 
     def give(self, value: Value, column: Column, *, binary: bool) -> bytes | None:
         return (types.packed if binary else types.told)(value, column.oid, column.name)
 
-    async def execute(self, sql: str, parameters: Sequence[Value], formats: Sequence[int] = (), oids: Sequence[int] = ()) -> Result:
+    def _beside(self, sql: str) -> Catalog | Engine | None:
+        """Who answers for what is not in the file."""
+        if not asks_catalog(sql, self._declared.keys()):
+            return None
+        if self.databases is not None and "pg_database" in sql.lower() and "pg_class" not in sql.lower():
+            return self.databases
+        if self.catalog is None:
+            raise unsupported("PostgreSQL's catalog", "The PostgreSQL of our own answers for it: pip install "
+                                                      "'pg-switchboard[embedded]', and switchboard.sqlite.catalog: true.")
+        return self.catalog
+
+    async def _match(self) -> None:
+        """The catalog has the tables that this client sees."""
+        if self.catalog is None:
+            return
+        found = await self.work(lambda: relations(self.connection))
+        await self.catalog.match(found)
+
+    async def execute(self, sql: str, parameters: Sequence[Any], formats: Sequence[int] = (), oids: Sequence[int] = ()) -> Result:
         if is_aside(sql):
             return await self.aside(sql)
+        beside = self._beside(sql)
+        if isinstance(beside, Catalog):
+            await self._match()
+            return await beside.ask(sql, parameters, oids, formats)
+        if beside is not None:
+            return await beside.execute(sql, parameters, formats)
         return await self.work(lambda: self._executed(sql, parameters, tuple(oids)))
 
     def open(self) -> None:
