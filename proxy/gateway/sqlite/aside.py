@@ -50,8 +50,9 @@ class Transactions:
     async def say(self, sql: str) -> None:
         raise NotImplementedError
 
-    async def take_over(self) -> None:
-        """What was begun of our own accord is the client's own now."""
+    def take_over(self) -> bool:
+        """What was begun of our own accord is the client's own now.  Was there such?"""
+        raise NotImplementedError
 
     def columns(self, sql: str) -> tuple[Column, ...] | None:
         found = _SHOW.fullmatch(sql)
@@ -73,7 +74,7 @@ class Transactions:
     async def _savepoint(self, verb: str, name: str) -> Result:
         if not self.in_transaction:
             raise refused("25P01", f"{verb} can only be used in transaction blocks")
-        await self.take_over()
+        self.take_over()
         name = name if name.startswith('"') else f'"{name.lower()}"'
         await self.say(f"{'ROLLBACK TO' if verb.startswith('ROLLBACK') else verb.split()[0]} {name}")
         return Result(verb.split()[0], status="T" if verb.startswith("ROLLBACK") else None)
@@ -83,20 +84,17 @@ class Transactions:
         if found is None:
             raise unsupported(f"{verb.upper()}{modes[:40]}") if "prepare" not in modes.lower() else unsupported("two-phase commit")
         begins = verb in ("begin", "start")
-        there = self.in_transaction
-        await self.take_over()
+        there, ours = self.in_transaction, self.take_over()
         if begins:
             if not there:
                 await self.say("BEGIN")
             return Result("START TRANSACTION" if verb == "start" else "BEGIN", status="T",
-                          notice=("WARNING", "there is already a transaction in progress", "25001") if self.known_begun else None)
+                          notice=("WARNING", "there is already a transaction in progress", "25001") if there and not ours else None)
         tag = "COMMIT" if verb in ("commit", "end") else "ROLLBACK"
         if there:
             await self.say(tag)
         missing = ("WARNING", "there is no transaction in progress", "25P01")
-        return Result(tag, status="I", notice=None if there or self.known_begun else missing)
-
-    known_begun = False
+        return Result(tag, status="I", notice=None if there and not ours else missing)
 
     def _other(self, sql: str) -> Result:
         word = sql.split(maxsplit=1)[0].lower()

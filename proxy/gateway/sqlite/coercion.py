@@ -95,9 +95,12 @@ def compared(node: exp.Expr, types: Inference) -> None:
         return
     for side in sides:
         given = types.of(side)
-        if isinstance(side, exp.Null | exp.Boolean | exp.Any | exp.Tuple) or given == wanted:
+        if isinstance(side, exp.Null | exp.Boolean | exp.Any | exp.Tuple):
             continue
         if wanted in TEMPORAL and given in TEMPORAL:
+            _wrap("pg_when", side, given)
+            continue
+        if given == wanted:
             continue
         if (isinstance(side, exp.Literal) and side.is_string) or isinstance(side, exp.Parameter):
             _wrap(_CASTS[wanted], side, wanted)

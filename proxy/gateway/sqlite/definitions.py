@@ -38,7 +38,7 @@ def define(tree: exp.Expr, text: str, declared: Declared) -> Definition:
         case exp.Create() if tree.kind == "INDEX":
             return Definition(_index(tree), "CREATE INDEX")
         case exp.Drop() if tree.kind in ("TABLE", "INDEX", "VIEW"):
-            return Definition(_drop(tree, text, declared), f"DROP {tree.kind}")
+            return Definition(_drop(tree, declared), f"DROP {tree.kind}")
         case exp.Alter() if tree.kind == "TABLE":
             return Definition(_alter(tree), "ALTER TABLE")
         case exp.TruncateTable():
@@ -53,9 +53,9 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _name(table: exp.Expr, *, local: bool = True) -> str:
+def _name(table: exp.Expr | None) -> str:
     if not isinstance(table, exp.Table) or table.catalog or table.db not in ("", "public", "main"):
-        raise unsupported(f"the relation {table.sql(dialect='postgres')}")
+        raise unsupported(f"the relation {table.sql(dialect='postgres') if table is not None else ''}")
     if table.name.lower().startswith("sqlite_"):
         raise refused("42501", f"permission denied: \"{table.name}\" is SQLite's own")
     return quoted(table.name)
@@ -194,19 +194,11 @@ def _index(tree: exp.Create) -> str:
             f"{quoted(name)} ON {_name(table)} ({', '.join(columns)})" + (f" WHERE {_kept(where.this)}" if where is not None else ""))
 
 
-def _drop(tree: exp.Drop, text: str, declared: Declared) -> str:
+def _drop(tree: exp.Drop, declared: Declared) -> str:
     if tree.args.get("cascade") and tree.kind == "TABLE" and len(declared) > 1:
-        # Only what refers to it is in question, and SQLite lets that stand: so does CASCADE drop no more than a foreign key.
         raise unsupported("DROP TABLE ... CASCADE", "Drop what refers to the table first.")
-    tables = [tree.this, *tree.expressions]
     exists = "IF EXISTS " if tree.args.get("exists") else ""
-    if "," in text and len(tables) == 1:
-        found = re.fullmatch(rf"drop {str(tree.kind).lower()}(?: if exists)? (.*?)(?: restrict| cascade)?", text)
-        names = re.split(r"\s*,\s*", found[1]) if found is not None else []
-        if not all(re.fullmatch(r'[a-z_][a-z0-9_$]*|"[^"]+"', name) for name in names):
-            raise unsupported(f"DROP {tree.kind} of several", "Drop one by one.")
-        return "; ".join(f"DROP {tree.kind} {exists}{quoted(name.strip(chr(34)))}" for name in names)
-    return "; ".join(f"DROP {tree.kind} {exists}{_name(table)}" for table in tables)
+    return "; ".join(f"DROP {tree.kind} {exists}{_name(table)}" for table in tree.args.get("tables") or [tree.this])
 
 
 def _alter(tree: exp.Alter) -> str:

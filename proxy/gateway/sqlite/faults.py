@@ -17,8 +17,10 @@ class Refused(UpstreamRefused):
     """An error that ends no session."""
 
 
-def refused(sqlstate: str, message: str, detail: str = "", hint: str = "", kind: type[UpstreamRefused] = Refused) -> UpstreamRefused:
-    return kind({"S": "ERROR", "V": "ERROR", "C": sqlstate, "M": message, "D": detail, "H": hint})
+def refused(sqlstate: str, message: str, detail: str = "", hint: str = "", kind: type[UpstreamRefused] = Refused,
+            **fields: str) -> UpstreamRefused:
+    """`fields`: more of the manual's one-letter codes."""
+    return kind({"S": "ERROR", "V": "ERROR", "C": sqlstate, "M": message, "D": detail, "H": hint, **fields})
 
 
 _CONSTRAINTS = {apsw.SQLITE_CONSTRAINT_UNIQUE: "23505", apsw.SQLITE_CONSTRAINT_PRIMARYKEY: "23505",
@@ -75,15 +77,20 @@ def fault_of(error: apsw.Error) -> UpstreamFault:
 def _constraint(code: int, text: str) -> UpstreamFault:
     sqlstate = _CONSTRAINTS.get(code, "23000")
     what = text.rpartition(": ")[2]
+    table, _, column = what.partition(".")
     if sqlstate == "23505":
-        return refused(sqlstate, "duplicate key value violates unique constraint", f"Columns: {what}.")
+        columns = [part.strip().partition(".")[2] for part in what.split(",")]
+        name = f"{table}_pkey" if code == apsw.SQLITE_CONSTRAINT_PRIMARYKEY else "_".join([table, *columns, "key"])
+        if what.startswith("index "):
+            name, table = what[6:].strip("'"), ""
+        return refused(sqlstate, f'duplicate key value violates unique constraint "{name}"', s="public", t=table, n=name)
     if sqlstate == "23502":
-        table, _, column = what.partition(".")
-        return refused(sqlstate, f'null value in column "{column}" of relation "{table}" violates not-null constraint')
+        return refused(sqlstate, f'null value in column "{column}" of relation "{table}" violates not-null constraint',
+                       s="public", t=table, c=column)
     if sqlstate == "23503":
         return refused(sqlstate, "insert, update or delete violates foreign key constraint")
     if sqlstate == "23514":
-        return refused(sqlstate, f'new row violates check constraint "{what}"')
+        return refused(sqlstate, f'new row violates check constraint "{what}"', s="public", n=what)
     return refused(sqlstate, text)
 
 

@@ -40,7 +40,7 @@ class File(Transactions):
                  databases: Engine | None = None) -> None:
         super().__init__(settings)
         self.store, self.connection, self.catalog, self.databases = store, connection, catalog, databases
-        self.opened = self.begun = False      # a transaction of nobody's BEGIN: wanted, and there
+        self.opened = self.begun = False      # a transaction that nobody's BEGIN begins: wanted, and there
         self.at_work = self.stopped = False
         self._known: OrderedDict[tuple[str, tuple[int, ...]], Translation] = OrderedDict()
         self._declared: dict[str, dict[str, str]] = {}
@@ -116,7 +116,7 @@ class File(Transactions):
         return known
 
     def _begin(self) -> None:
-        if self.opened and not self.begun and not self.connection.in_transaction:
+        if self.opened and not self.connection.in_transaction:
             self.connection.execute("BEGIN")
             self.begun = True
 
@@ -225,8 +225,9 @@ class File(Transactions):
     def in_transaction(self) -> bool:
         return self.connection.in_transaction
 
-    async def take_over(self) -> None:
-        self.opened = self.begun = False
+    def take_over(self) -> bool:
+        begun, self.begun = self.begun, False
+        return begun
 
     async def say(self, sql: str) -> None:
         await self.work(lambda: list(self.connection.execute(sql)))
