@@ -294,7 +294,7 @@ def _written(connection: psycopg.Connection[Any]) -> bool:
 def test_psql(running: Daemon, connection: psycopg.Connection[Any]) -> None:
     done = subprocess.run(
         [str(shutil.which("psql")), "-X", "-At", "-v", "VERBOSITY=verbose", running.dsn("catalog")], text=True, capture_output=True,
-        input="insert into t values (1, 'a'), (2, null) returning *;\nbegin;\nselect nope from t;\nselect 1;\ncommit;\nselect * from t;\n",
-        check=False, timeout=60)
+        check=False, timeout=60, input="insert into t values (1, 'a'), (2, null) returning *;\nbegin;\nselect nope from t;\n"
+                                       "select 1;\ncommit;\nselect * from t;\n")
     assert done.stdout.splitlines() == ["1|a", "2|", "INSERT 0 2", "BEGIN", "ROLLBACK", "1|a", "2|"]
     assert [line[:14] for line in done.stderr.splitlines() if line.startswith("ERROR")] == ["ERROR:  42703:", "ERROR:  25P02:"]

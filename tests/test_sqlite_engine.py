@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+import yaml
 
 from proxy.config.configuration import read
 from proxy.config.target import Engine
@@ -46,6 +51,30 @@ def test_who_is_rejected_is_told(base: dict[str, Any], tmp_path: Path) -> None:
             running.connect("auth")
         with running.connect("catalog") as connection:
             assert connection.execute("select 1").fetchone() == (1,)
+
+
+def test_check_tells_what_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "text.sqlite").write_text("no database, and long enough to be read as one " * 50)
+    (tmp_path / "folder.sqlite").mkdir()
+    with sqlite3.connect(tmp_path / "good.sqlite") as program:
+        program.execute("create table t (a)")
+    program.close()
+    path = tmp_path / "app-config.yaml"
+    path.write_text(yaml.safe_dump({
+        "backend": {"database": {"client": "better-sqlite3", "connection": {"directory": str(tmp_path)}, "plugin": {
+            name: {} for name in ("text", "folder", "good", "missing", "looked", "off")}}},
+        "switchboard": {"plugin": {"looked": {"read_only": True}, "off": {"engine": "reject"}}}}))
+    done = subprocess.run([sys.executable, "-m", "proxy", "check", "--json", "--config", str(path)], text=True, capture_output=True,
+                          check=False, timeout=60)
+    found = {row["plugin"]: row for row in json.loads(done.stdout)}
+    assert {name: (row["ok"], row["step"]) for name, row in found.items()} == {
+        "text": (False, "open"), "folder": (False, "file"), "good": (True, "open"), "missing": (True, "file"),
+        "looked": (False, "file"), "off": (True, "engine")}
+    assert "1 tables, journal delete" in found["good"]["note"]
+    assert "will be created" in found["missing"]["note"]
+    assert "is not there" in found["looked"]["problem"]
+    assert done.returncode == 1
+    assert not (tmp_path / "missing.sqlite").exists()
 
 
 def test_in_memory_behind_the_gateway(base: dict[str, Any], tmp_path: Path) -> None:

@@ -12,9 +12,11 @@ from proxy.commands import targets
 from proxy.commands.table import table
 from proxy.config.configuration import Configuration, read
 from proxy.config.generate import reference, schema
+from proxy.config.settings import Settings
 from proxy.config.target import Engine, Target
 from proxy.config.yaml12 import Node
 from proxy.errors import ProxyError
+from proxy.gateway.sqlite.check import check as check_file
 from proxy.mysql.check import check as check_mysql
 from proxy.mysql.provision import MysqlProvision
 from proxy.mysql.reach import MysqlReach
@@ -102,8 +104,13 @@ def check_all(arguments: argparse.Namespace) -> int:
 
 async def _check(configuration: Configuration, plugins: list[str]) -> list[Finding]:
     found = [configuration.target(plugin) for plugin in plugins]
-    return list(await asyncio.gather(*((check_mysql if target.engine is Engine.MYSQL else check)(target, configuration.settings)
-                                       for target in found)))
+    return list(await asyncio.gather(*(_checked(target, configuration.settings) for target in found)))
+
+
+async def _checked(target: Target, settings: Settings) -> Finding:
+    if target.engine in (Engine.SQLITE, Engine.REJECTED):
+        return check_file(target)
+    return await (check_mysql if target.engine is Engine.MYSQL else check)(target, settings)
 
 
 def provision(arguments: argparse.Namespace) -> int:

@@ -44,9 +44,6 @@ REMEDIES = {
 async def check(target: Target, settings: Settings) -> Finding:
     """Walk the steps of a first connection, creating nothing."""
     shared = {"plugin": target.plugin, "target": str(target)}
-    if not target.engine.speaks_postgres:
-        return Finding(ok=False, step="engine", problem=f"{target.engine} is not served yet",
-                       remedy="Use client: pg for this plugin.", **shared)
     if target.server is None or target.credential is None:
         return Finding(ok=True, step="embedded", note="served by our own PostgreSQL when the daemon runs", **shared)
     step = "connect"
