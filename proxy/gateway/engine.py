@@ -48,7 +48,7 @@ class Result:
 
     `status` is what the transaction status becomes: I, T.  `notice`: severity, text and SQLSTATE of a NoticeResponse that goes
     before the tag.  `encoded`: the rows' values are bytes, in the formats that were asked for.  `copy`: the rows are single values
-    of bytes, CopyData of a COPY TO STDOUT of so many columns.  `intake`: a COPY FROM STDIN.
+    of bytes, CopyData of a COPY TO STDOUT of so many columns, behind `header`.  `intake`: a COPY FROM STDIN.
     """
 
     tag: str
@@ -58,6 +58,7 @@ class Result:
     notice: tuple[str, str, str] | None = None
     encoded: bool = False
     copy: int | None = None
+    header: bytes = b""
     intake: Intake | None = None
 
 

@@ -157,7 +157,7 @@ class Extended:
         result, count = portal.result, 0
         if result.columns is not None:
             if result.copy is not None:
-                self.out += copying(b"H", result.copy)
+                self.out += copying(b"H", result.copy) + (message(b"d", result.header) if result.header else b"")
             portal.rows = portal.rows or rows_of(result)
             count, ended = await self._rows(portal.rows, result, portal.formats, 0 if result.copy is not None else max(0, limit))
             if not ended:

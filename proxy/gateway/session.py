@@ -147,7 +147,7 @@ class Session(Extended):
         if result.columns is None:
             return 0
         if result.copy is not None:
-            self.out += copying(b"H", result.copy)
+            self.out += copying(b"H", result.copy) + (message(b"d", result.header) if result.header else b"")
         count, _ = await self._rows(rows_of(result), result, (), 0)
         if result.copy is not None:
             self.out += message(b"c")

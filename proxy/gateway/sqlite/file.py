@@ -14,10 +14,12 @@ from typing import Any, TypeVar
 import apsw
 import apsw.ext
 
+from proxy.gateway.copy_statement import parse as parse_copy
 from proxy.gateway.engine import Column, Described, Engine, Raw, Result, Value
 from proxy.gateway.sqlite import types
 from proxy.gateway.sqlite.aside import Transactions, is_aside
 from proxy.gateway.sqlite.catalog import Catalog, asks_catalog
+from proxy.gateway.sqlite.copying import copied
 from proxy.gateway.sqlite.faults import refused, unsupported
 from proxy.gateway.sqlite.functions import provide, tell
 from proxy.gateway.sqlite.normal import split
@@ -115,7 +117,27 @@ class File(Transactions):
                 self._known.popitem(last=False)
         return known
 
-    def _begin(self) -> None:
+    def writable(self) -> None:
+        """What comes from now on is one change."""
+        if not self.connection.in_transaction:
+            self.connection.execute("BEGIN")
+            self.opened = self.begun = True
+
+    async def columns_of(self, table: Sequence[str], names: Sequence[str]) -> tuple[str, list[tuple[str, int]]]:
+        """Of a table, or those of them.  Raises Refused (42P01, 42703)."""
+        await self.work(self._look)
+        if len(table) > 2 or (len(table) == 2 and table[0] not in ("public", "main")):
+            raise unsupported(f"the relation {'.'.join(table)}")
+        known = self._declared.get(table[-1])
+        if known is None:
+            raise refused("42P01", f'relation "{table[-1]}" does not exist')
+        for name in names:
+            if name not in known:
+                raise refused("42703", f'column "{name}" of relation "{table[-1]}" does not exist')
+        return table[-1], [(name, types.oid_of(known[name])) for name in names or known]
+
+    def begin(self) -> None:
+        """If one transaction is wanted, it is begun by the first change."""
         if self.opened and not self.connection.in_transaction:
             self.connection.execute("BEGIN")
             self.begun = True
@@ -131,7 +153,7 @@ class File(Transactions):
         bindings: dict[str, Any] = {str(number): value for number, value in enumerate(parameters, 1)}
         if found.kind == "select":
             return Result("SELECT ", _columns(found), _Cursor(self, found.sql, bindings))
-        self._begin()
+        self.begin()
         if not found.kind.islower():
             self._define(found)
             return Result(found.kind)
@@ -156,6 +178,8 @@ class File(Transactions):
     async def describe(self, sql: str, oids: Sequence[int] = ()) -> Described:
         if is_aside(sql):
             return Described((), self.columns(sql))
+        if parse_copy(sql) is not None:
+            return Described((), None)
         beside = self._beside(sql)
         if beside is not None:
             await self._match()
@@ -191,6 +215,8 @@ class File(Transactions):
     async def execute(self, sql: str, parameters: Sequence[Any], formats: Sequence[int] = (), oids: Sequence[int] = ()) -> Result:
         if is_aside(sql):
             return await self.aside(sql)
+        if (copy := parse_copy(sql)) is not None:
+            return await copied(self, copy)
         beside = self._beside(sql)
         if isinstance(beside, Catalog):
             await self._match()

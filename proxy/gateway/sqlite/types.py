@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import json
 import re
 import struct
 import uuid
@@ -207,6 +208,11 @@ def from_text(text: str, oid: int) -> Value:
         if when is None:
             raise bad_moment(text, oid)
         return when.date().isoformat() if oid == DATE else stored(when)
+    if oid in (JSON, JSONB):
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError):
+            raise refused("22P02", "invalid input syntax for type json") from None
     if oid == UUID:
         try:
             return str(uuid.UUID(text))
