@@ -166,7 +166,7 @@ def descriptors(running: Daemon) -> int:
 def left_behind(running: Daemon, postgres: Postgres, before: tuple[int, float]) -> str:
     """What of the storm is still there; nothing is the answer."""
     states = {state: running.metric("switchboard_upstreams", plugin="stormy", state=state)
-              for state in ("idle", "active", "resetting", "cancelling", "connecting")}
+              for state in ("idle", "active", "resetting", "cancelling", "connecting", "closing")}
     idle = states.pop("idle")
     found = {**states, "clients": running.metric("switchboard_clients_connected"),
              "waiting": running.metric("switchboard_clients_waiting"),

@@ -23,6 +23,7 @@ from proxy.errors import ProxyError, QueryWaitTimeout
 from proxy.pool.budget import Budget
 from proxy.pool.housekeeping import Housekeeping
 from proxy.pool.lane import Place, Waiter
+from proxy.pool.leaving import Leaving
 from proxy.pool.outage import Outage
 from proxy.pool.plan import Census, Do, plan
 from proxy.pool.reach import Reach
@@ -74,6 +75,7 @@ class Pool(Housekeeping):
         self.idle_count = 0
         self.busy = set()
         self.resting = set()
+        self.leaving: set[Leaving] = set()            # told to go, and still the server's
         self.queue = deque()
         self.successor: Pool | None = None            # of a retired pool: where its clients go for their next lease
         self.others: dict[Mode, Pool] = {}            # of users with a mode of their own
@@ -413,6 +415,18 @@ class Pool(Housekeeping):
         self._unshelve(upstream)
         self.counters.closed += 1
         upstream.close()
+
+    def goes(self, upstream: Upstream, *, working: bool) -> None:
+        """It has been told to go.  Where a budget counts, it does so until it has gone."""
+        if self.budget is None:
+            upstream.sock.close()
+        else:
+            self.leaving.add(Leaving(upstream, self._has_gone, soon=not working))
+
+    def _has_gone(self, leaving: Leaving) -> None:
+        self.leaving.discard(leaving)
+        if self.budget is not None:
+            self.budget.freed()
 
     def _unshelve(self, upstream: Upstream) -> None:
         stack = self.idle.get(upstream.key)

@@ -281,7 +281,8 @@ class Upstream(Ear):
         if isinstance(self.settings, State) and isinstance(self.fresh, State):
             self.settings = intern(replace(self.fresh, customs=self.settings.customs))
 
-    def close(self) -> None:
+    def close(self, *, working: bool = False) -> None:
+        """`working`: the server has something to do still, and nobody waits for the answer."""
         if self.broken:
             return
         self.pause()
@@ -297,7 +298,7 @@ class Upstream(Ear):
                 self.send(self.goodbye)
             except OSError:
                 pass                              # already gone: there is nobody to take leave of
-        self.sock.close()
+        self.pool.goes(self, working=working)
 
 
 async def take_role(sock: socket.socket, role: str) -> None:

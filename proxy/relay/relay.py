@@ -96,7 +96,7 @@ class Relay(Boarding):
             return
         upstream.rider = None
         if not self.settled or upstream.backlog is not None or upstream.broken or self.fatal:
-            upstream.close()
+            upstream.close(working=not self.settled)
             self.pool.lost(upstream)
             return
         self._note_settings(upstream)

@@ -35,7 +35,7 @@ TIMES = {
     "query_time": ("query_seconds", "From a request forwarded to its ReadyForQuery."),
     "transaction_time": ("transaction_seconds", "From a transaction's first request to ReadyForQuery idle."),
 }
-STATES = ("idle", "active", "resetting", "cancelling", "connecting")
+STATES = ("idle", "active", "resetting", "cancelling", "connecting", "closing")
 
 
 class Collector:

@@ -4,8 +4,8 @@
     config        fingerprint, loaded_at (epoch), reload_ok
     process       started_at (epoch), ready, draining, clients, max_clients, tasks, embedded (null without one)
     series        one object per Tally: plugin, server, user, counters, histograms as {counts, total}
-    pools         one object per pool: plugin, server, database, mode, size, idle, active, resetting, cancelling, connecting, waiting,
-                  max_wait, kept, listening, up, connect {counts, total}, connect_failures, closed, evicted, resets, rollbacks
+    pools         one object per pool: plugin, server, database, mode, size, idle, active, resetting, cancelling, connecting, closing,
+                  waiting, max_wait, kept, listening, up, connect {counts, total}, connect_failures, closed, evicted, resets, rollbacks
     apart         [{plugin, server, state, count}]: upstreams for replication, or of pools that a reload replaced
     hosts         [{host, port, up, role}]: each host of a server that was tried
     tokens        [{kind, outcome, count}]: passwords that programs and clouds made
@@ -54,7 +54,7 @@ def of_pool(pool: Pool) -> dict[str, Any]:
     return {"plugin": pool.target.plugin, "server": str(pool.server), "database": pool.target.database,
             "mode": str(pool.settings.mode), "size": pool.settings.size, "idle": pool.idle_count, "active": len(pool.busy),
             "resetting": len(pool.resting) - cancelling, "cancelling": cancelling,
-            "connecting": pool.coming, "waiting": pool.waiting, "max_wait": pool.max_wait,
+            "connecting": pool.coming, "closing": len(pool.leaving), "waiting": pool.waiting, "max_wait": pool.max_wait,
             "kept": pool.kept, "listening": len(pool.listener.ears) if pool.listener is not None else 0,
             "up": pool.up, "connect": histogram(counters.connect_time), "connect_failures": counters.connect_failures,
             "closed": counters.closed, "evicted": counters.evicted, "resets": counters.resets, "rollbacks": counters.rollbacks}
