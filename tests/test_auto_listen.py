@@ -256,3 +256,45 @@ def test_a_reload_takes_listeners_along(base: dict[str, Any], tmp_path: Path) ->
             second.execute("notify news, 'after'")
             assert hears(first, 1)[0][:2] == ("news", "after")
             assert channels(first) == ["news"]
+
+
+def test_a_spent_budget_has_room_for_who_listens(base: dict[str, Any], postgres: Postgres, tmp_path: Path) -> None:
+    """Two connections for everything: the first listener's own becomes the one that listens for all."""
+    ours = "select count(*) from pg_stat_activity where datname like 'backstage_plugin_spent%'"
+    with daemon(tmp_path, base, **TRUST, pool=POOL, upstream={"budget": 2}) as proxy:
+        first, second = proxy.connect("spent1"), proxy.connect("spent1")
+        for name, each in (("first", first), ("second", second)):
+            each.execute("set application_name = 'somebody'")
+            each.execute(f"listen {name}")
+        until(lambda: proxy.metric("switchboard_clients_listening", plugin="spent1") == 2, "both are at rest")
+        with proxy.connect("spent2") as other, proxy.connect("spent1") as teller:
+            for number in range(10):
+                assert other.execute("select current_database()").fetchone() == ("backstage_plugin_spent2",)
+                teller.execute("select pg_notify('first', %s), pg_notify('second', %s)", (str(number), str(number)))
+                for name, each in (("first", first), ("second", second)):
+                    assert hears(each, 1) == [(name, str(number), teller.info.backend_pid)]
+                assert postgres.sql(ours)[0][0] <= 2
+            assert channels(first) == ["first"]
+            first.execute("unlisten *")
+            teller.execute("notify first")
+            assert hears_nothing(first)
+        assert second.execute("show application_name").fetchone() == ("somebody",)
+        first.close()
+        second.close()
+
+
+def test_each_plugin_that_listens_counts(base: dict[str, Any], postgres: Postgres, tmp_path: Path) -> None:
+    """Three databases are listened to on four connections, and one is left for all else."""
+    ours = "select count(*) from pg_stat_activity where datname like 'backstage_plugin_ears%'"
+    with daemon(tmp_path, base, **TRUST, pool=POOL, upstream={"budget": 4}) as proxy:
+        listeners = {plugin: proxy.connect(plugin) for plugin in ("ears1", "ears2", "ears3")}
+        for each in listeners.values():
+            each.execute("listen news")
+        until(lambda: sum(proxy.metric("switchboard_clients_listening", plugin=plugin) for plugin in listeners) == 3, "all rest")
+        for plugin, each in listeners.items():
+            with proxy.connect(plugin) as teller:
+                teller.execute("select pg_notify('news', %s)", (plugin,))
+                assert hears(each, 1) == [("news", plugin, teller.info.backend_pid)]
+            assert postgres.sql(ours)[0][0] <= 4
+        for each in listeners.values():
+            each.close()

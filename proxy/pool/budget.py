@@ -44,6 +44,10 @@ class Budget:
             self._evict(pool)
         return False
 
+    def spares_for(self, pool: Pool) -> bool:
+        """Is there room to dial, or would what `pool` listens with be the last connection of all?"""
+        return self._room(pool) or sum(each.open for each in self.pools if each.apart) >= self.limit - 1
+
     def claims(self, pool: Pool) -> bool:
         """Must `pool` give up a connection that has just come back to it?"""
         self._forget_the_fed()

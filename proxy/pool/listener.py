@@ -7,6 +7,8 @@
     ping     an empty query: what was committed before it has been heard when it is answered
 
 When the connection is lost another is made, listens to the same, and who depended on it is told.
+
+Where the server's budget is spent, the first client at rest gives its own (`adopt`): it listens to that client's channels already.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from proxy.errors import ProxyError
-from proxy.pool.dedicated import Dedicated
+from proxy.pool.dedicated import LISTENING, Dedicated
 from proxy.pool.upstream import WOULD_BLOCK, Key, Settings, Upstream
 from proxy.wire import messages
 
@@ -162,11 +164,36 @@ class Listener:
         self.later = None
         if not self.ears:
             return
-        if self.apart is None or self.apart.target != self.pool.target:
-            self.apart = Dedicated(self.pool, "listening")
-        place = self.apart.request(self)
+        place = self._dedicated().request(self)
         if not place.settled:
             self.place = place
+
+    def _dedicated(self) -> Dedicated:
+        if self.apart is None or self.apart.target != self.pool.target:
+            self.apart = Dedicated(self.pool, LISTENING)
+        return self.apart
+
+    @property
+    def crowded(self) -> bool:
+        """There is no connection to listen with, and no room for one."""
+        budget = self.pool.budget
+        return self.upstream is None and budget is not None and not budget.spares_for(self.pool)
+
+    def adopt(self, hearer: Hearer, channels: Iterable[str], upstream: Upstream) -> Ear:
+        """`upstream`, which listens to these for that client, listens for all from here on."""
+        ear = self.ears[hearer] = Ear(hearer, frozenset(channels))
+        ear.crossing = ear.there = True
+        ear.coming = False
+        for channel in ear.channels:
+            self.channels.setdefault(channel, set()).add(ear)
+        if self.place is not None:
+            self.place.pool.withdraw(self.place)
+        if self.later is not None:
+            self.later.cancel()
+            self.later = None
+        self._dedicated().adopt_one(upstream)
+        self.granted(upstream)
+        return ear
 
     def granted(self, upstream: Upstream) -> None:
         self.place = None

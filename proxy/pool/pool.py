@@ -50,6 +50,8 @@ class Counters:
 
 
 class Pool(Housekeeping):
+    apart = False                                     # for one client alone, or for none
+
     def __init__(self, target: Target, settings: PoolSettings, upstream: UpstreamSettings,
                  ensure: Callable[[Target], Awaitable[None]], forget: Callable[[Target], None], reach: Reach,
                  budget: Budget | None = None) -> None:

@@ -260,16 +260,29 @@ class Attentive(Leading):
             else:
                 self._consider()
             return False                       # the server's messages are looked at too
-        self._part_from_account(upstream)
-        self.attention = False
-        self.watch, self.neutral = True, NEUTRAL if account.conforming else set()
-        self._be_swift()
+        self._look_away(upstream)
         if self.status == I and not self.owed:
             if self.draining:
                 self._end_of_work()
             elif not self.pinned and self.used:
                 self._release()
         return False
+
+    def _look_away(self, upstream: Upstream) -> None:
+        self._part_from_account(upstream)
+        self.attention = False
+        self.watch, self.neutral = True, NEUTRAL if self.account.conforming else set()
+        self._be_swift()
+
+    def _give_away(self, upstream: Upstream) -> None:
+        """Another rides it from here on, and our next request asks for one."""
+        self._look_away(upstream)
+        self.former, self.parse = self.parse or self.former, None
+        self._dismount()
+        upstream.last_pid = self.pid
+        self._note_settings(upstream)
+        self.used = False
+        self.abreast = self.catching_up = None
 
     def _part_from_account(self, upstream: Upstream) -> None:
         account = self.account

@@ -124,7 +124,26 @@ class Hearing(Attention):
             if self.pool.listener is None:
                 self.pool.listener = Listener(self.pool)
             self.listener = self.pool.listener
+            if self.listener.crowded:
+                self.loop.call_soon(self._hand_over, channels)
+                return
             self.ear = self.listener.join(self, channels, self._joined)
+
+    def _hand_over(self, channels: list[str]) -> None:
+        """No connection can be had to listen with: ours becomes it, as it is."""
+        upstream, listener = self.upstream, self.listener
+        if self.step is not Step.JOINING or self._done.done():
+            return
+        if listener is None or upstream is None or not self._at_rest():
+            self._stay()
+            return
+        if not listener.crowded:               # another was faster
+            self.ear = listener.join(self, channels, self._joined)
+            return
+        self.account.pins.pop(Reason.LISTEN, None)
+        self.step, self.away = Step.AWAY, True
+        self._give_away(upstream)
+        self.ear = listener.adopt(self, channels, upstream)
 
     def _joined(self, ok: bool) -> None:
         if self.step is not Step.JOINING:
@@ -363,6 +382,7 @@ class Hearing(Attention):
 
     if TYPE_CHECKING:
         def _settled(self) -> None: ...
+        def _give_away(self, upstream: Upstream) -> None: ...
 
 
 def _must_succeed(due: Due) -> None:

@@ -128,4 +128,5 @@ class Pools:
         self.old_pools = [pool for pool in self.old_pools if pool.open or pool.waiting or pool.coming or pool.leaving]
         ours = [each for pool in self.pools.values() for each in (pool, *pool.others.values())]
         listening = [pool.listener.apart for pool in ours if pool.listener is not None]
-        return [*ours, *self.old_pools, *(pool for pool in listening if pool is not None and pool.open)]
+        return [*ours, *self.old_pools, *(pool for pool in listening if pool is not None and (
+            pool.open or pool.waiting or pool.coming or pool.leaving))]
