@@ -122,6 +122,33 @@ def test_what_a_lost_client_left_running_counts(base: dict[str, Any], postgres: 
         lost.close()
 
 
+def test_provisioning_is_of_the_budget(base: dict[str, Any], postgres: Postgres, tmp_path: Path) -> None:
+    """What clients ask `postgres` for, and what is created for who comes unasked, while others work."""
+    there = ("select count(*) from pg_stat_activity where datname like 'backstage_plugin_made%' "
+             "or (application_name = 'switchboard' and backend_type = 'client backend')")
+    failed: list[BaseException] = []
+    with daemon(tmp_path, base, **TRUST, upstream={"budget": 2}, pool={"size": 5}) as running:
+        def work(number: int) -> None:
+            try:
+                if number % 2:
+                    with running.connect("postgres") as client:
+                        client.execute(f"create database backstage_plugin_made{number}")
+                for _ in range(5):
+                    with running.connect(f"made{number}") as client:
+                        assert client.execute("select current_database()").fetchone() == (f"backstage_plugin_made{number}",)
+            except BaseException as error:
+                failed.append(error)
+
+        workers = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+        for worker in workers:
+            worker.start()
+        most = 0
+        with psycopg.connect(postgres.dsn(), autocommit=True) as census:
+            while any(worker.is_alive() for worker in workers):
+                most = max(most, census.execute(there).fetchone()[0])  # type: ignore[index]
+        assert (failed, most) == ([], 2)
+
+
 def test_a_plugin_that_is_alone_has_it_all(base: dict[str, Any], postgres: Postgres, tmp_path: Path) -> None:
     with daemon(tmp_path, base, **TRUST, upstream={"budget": 3}, pool={"mode": "transaction", "size": 5}) as running:
         holders = [running.connect("budget7") for _ in range(3)]

@@ -29,7 +29,7 @@ class MysqlProvision(Provision):
         self.reach = reach
         self.outcomes, self.time = beside.outcomes, beside.time
 
-    async def exists(self, target: Target) -> bool:
+    async def _exists(self, target: Target) -> bool:
         name = literal(target.database)
         return bool(await self._ask(target, f"SELECT 1 FROM information_schema.schemata WHERE schema_name = {name}"))
 

@@ -5,8 +5,12 @@ libpq does the reaching here; what a Server says is told to it in its own words.
 
 from __future__ import annotations
 
+import asyncio
 import os
+import socket
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ from proxy.config.settings import Upstream as UpstreamSettings
 from proxy.config.target import Credential, Server, Session, SslMode
 from proxy.tokens.mint import Mint
 
+FAREWELL = 5.0                # seconds in which a server closes its end
 FILES = ("sslrootcert", "sslcert", "sslkey")
 
 
@@ -33,6 +38,19 @@ async def administer(server: Server, who: Credential, database: str, settings: U
         if "authentication failed" not in str(error) or not mint.spoil(filled, server.host, server.port, database):
             raise
     return await _connect(server, await mint.fill(who, server.host, server.port, database), database, settings)
+
+
+@asynccontextmanager
+async def to_its_end(connection: psycopg.AsyncConnection[Any]) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+    """Closes it, and waits until the server has too: up to then it is one of the server's connections, and in a database's way."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as line:
+        line.setblocking(False)
+        async with connection:
+            yield connection
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(FAREWELL):
+                while await asyncio.get_running_loop().sock_recv(line, 4096):
+                    pass
 
 
 async def _connect(server: Server, who: Credential, database: str, settings: UpstreamSettings) -> psycopg.AsyncConnection[Any]:

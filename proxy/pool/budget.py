@@ -6,11 +6,15 @@ budget is spent, the connection that was idle for longest in another pool makes 
 of those who want something make of the budget.  So nobody starves, and nobody who is alone is held back.
 
 What was told to go counts until the server has closed it (pool/leaving).  So room comes a moment after it was made, and
-while enough is on its way nothing more is told to go.
+while enough is on its way nothing more is told to go.  **Errands** are connections of no pool: provisioning's, for a moment.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,10 +30,17 @@ class Budget:
         self.limit = limit
         self.pools: list[Pool] = []
         self.hungry: dict[Pool, float] = {}    # since when
+        self.errands = 0                       # under way
+        self.turns: deque[asyncio.Future[None]] = deque()      # of errands that wait
 
     @property
     def used(self) -> int:
-        return sum(_has(pool) + len(pool.leaving) for pool in self.pools)
+        return sum(_has(pool) + len(pool.leaving) for pool in self.pools) + self.errands
+
+    @property
+    def pressed(self) -> bool:
+        """Does somebody wait for room?"""
+        return bool(self.hungry or self.turns)
 
     def allows(self, pool: Pool) -> bool:
         """May `pool` dial now?  If not, it is remembered."""
@@ -38,11 +49,43 @@ class Budget:
             return True
         if pool not in self.hungry:
             self.hungry[pool] = pool.clock()
-            for other in self.pools:
-                other.plain = False            # what comes back is looked at
-        if self._wanted() > self._on_their_way():
+            self._look()
+        if self.wanted > self._on_their_way():
             self._evict(pool)
         return False
+
+    @asynccontextmanager
+    async def errand(self) -> AsyncIterator[None]:
+        """One more connection, for a while; waits for room, ahead of pools."""
+        if self.turns or self.used >= self.limit:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self.turns.append(turn)
+            self._look()
+            if self.wanted > self._on_their_way():
+                self._evict(None)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn in self.turns:
+                    self.turns.remove(turn)
+                elif not turn.cancelled():
+                    self._ended()              # it had its turn already
+                raise
+        else:
+            self.errands += 1
+        try:
+            yield
+        finally:
+            self._ended()
+
+    def _ended(self) -> None:
+        self.errands -= 1
+        self.freed()
+
+    def _look(self) -> None:
+        """Somebody waits: what comes back is looked at."""
+        for pool in self.pools:
+            pool.plain = False
 
     def spares_for(self, pool: Pool) -> bool:
         """Is there room to dial, or would what `pool` listens with be the last connection of all?"""
@@ -51,11 +94,11 @@ class Budget:
     def claims(self, pool: Pool) -> bool:
         """Must `pool` give up a connection that has just come back to it?"""
         self._forget_the_fed()
-        if not self.hungry or (pool in self.hungry and len(self.hungry) == 1):
+        if not self.turns and (not self.hungry or (pool in self.hungry and len(self.hungry) == 1)):
             return False
-        if _has(pool) <= pool.settings.guaranteed or self._wanted() <= self._on_their_way():
+        if _has(pool) <= pool.settings.guaranteed or self.wanted <= self._on_their_way():
             return False
-        if not pool.waiting:
+        if not pool.waiting or self.turns:
             return True
         waited = pool.clock() - min(since for other, since in self.hungry.items() if other is not pool)
         return waited >= SLICE and _has(pool) > self._share(pool)
@@ -63,13 +106,19 @@ class Budget:
     def freed(self) -> None:
         """A connection has gone: the next in turn."""
         self._forget_the_fed()
+        while self.turns and self.used < self.limit:
+            turn = self.turns.popleft()
+            if not turn.done():
+                self.errands += 1
+                turn.set_result(None)
         for pool in sorted(self.hungry, key=lambda pool: (_has(pool) / pool.settings.weight, self.hungry[pool])):
             if self._room(pool):
                 pool.wake()
 
-    def _wanted(self) -> int:
-        """Dials that the hungry would make."""
-        return sum(max(1, pool.waiting - pool.coming) for pool in self.hungry)
+    @property
+    def wanted(self) -> int:
+        """Connections that somebody waits for, and there is no room for."""
+        return sum(max(1, pool.waiting - pool.coming) for pool in self.hungry) + len(self.turns)
 
     def _on_their_way(self) -> int:
         """Connections that are going at this moment."""
@@ -81,7 +130,7 @@ class Budget:
         mine = _has(pool) < pool.settings.guaranteed
         return used < self.limit and (mine or used + promised < self.limit)
 
-    def _evict(self, pool: Pool) -> None:
+    def _evict(self, pool: Pool | None) -> None:
         """Close what was idle for longest, of a pool that can spare it."""
         found = [(upstream.idle_since, at, upstream, other) for at, other in enumerate(self.pools) if other is not pool
                  and _has(other) > other.settings.guaranteed for stack in other.idle.values() for upstream in stack]

@@ -44,7 +44,7 @@ class Housekeeping(Dialling):
     def sweep(self, now: float) -> None:
         """Close what is too old or idle for too long, keep what is needed warm."""
         settings, before, self.now = self.settings, self.now, now
-        self.plain = not (self.retired or self.unpooled or now < self.clear_until or (self.budget is not None and self.budget.hungry))
+        self.plain = not (self.retired or self.unpooled or now < self.clear_until or (self.budget is not None and self.budget.pressed))
         least = self.kept = self._least(before)
         self._lend()
         for upstream in [upstream for stack in self.idle.values() for upstream in stack]:

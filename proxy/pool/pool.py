@@ -298,7 +298,7 @@ class Pool(Housekeeping):
         upstream.rider = None
         if not upstream.reading:
             upstream.resume()
-        if self.budget is not None and self.budget.hungry and not upstream.cancels and self.budget.claims(self):
+        if self.budget is not None and self.budget.pressed and not upstream.cancels and self.budget.claims(self):
             self.busy.discard(upstream)
             if not upstream.broken:
                 upstream.close()

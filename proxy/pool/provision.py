@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import psycopg
@@ -22,7 +22,8 @@ from proxy.config.settings import Settings
 from proxy.config.target import Credential, Engine, Server, Target
 from proxy.errors import NotSupported, ProxyError, UpstreamFault, UpstreamRefused
 from proxy.net.tasks import keep
-from proxy.pool.administer import administer
+from proxy.pool.administer import administer, to_its_end
+from proxy.pool.budget import Budget
 from proxy.pool.reach import Reach, goodbye
 from proxy.pool.remedies import fault_of, membership, quoted, with_remedy
 from proxy.pool.tally import Histogram
@@ -36,8 +37,12 @@ Place = tuple[str, str, str | None]
 
 
 class Provision:
-    def __init__(self, settings: Settings, mint: Mint | None = None) -> None:
+    """`budget_of`: of the server of a target.  What clients ask for is an errand there; a dial's own questions have the dial's place."""
+
+    def __init__(self, settings: Settings, mint: Mint | None = None,
+                 budget_of: Callable[[Target], Budget | None] = lambda target: None) -> None:
         self.settings = settings
+        self.budget_of = budget_of
         self.mint = mint or Mint()
         self.outcomes: Counter[tuple[str, str]] = Counter()      # (plugin, outcome)
         self.time = Histogram()
@@ -70,7 +75,7 @@ class Provision:
             async with asyncio.timeout(self.settings.provisioning.timeout or None):
                 made = False
                 try:
-                    if target.ensure_exists and not await self.exists(target):
+                    if target.ensure_exists and not await self._exists(target):
                         made = await self._create_database(target)
                     if target.schema and target.ensure_schema_exists:
                         made |= await self._create_schema(target)
@@ -98,14 +103,18 @@ class Provision:
         if target.server is None or target.credential is None:
             return False
         try:
-            async with await administer(target.server, target.credential, target.database, self.settings.upstream,
-                                        self.mint) as connection:
+            async with to_its_end(await administer(target.server, target.credential, target.database, self.settings.upstream,
+                                                   self.mint)) as connection:
                 return target.schema is None or not target.ensure_schema_exists or await _schema_exists(connection, target)
         except (psycopg.Error, ProxyError):
             return False
 
     async def exists(self, target: Target) -> bool:
         """Is the target's database there?  True answers come from the server that the target names."""
+        async with self._in_time(target):
+            return await self._exists(target)
+
+    async def _exists(self, target: Target) -> bool:
         async with self._admin(target) as connection:
             found = await (await connection.execute(
                 "SELECT 1 FROM pg_catalog.pg_database WHERE datname = %s", (target.database,))).fetchone()
@@ -123,24 +132,25 @@ class Provision:
         if not self.settings.provisioning.enabled:
             raise NotSupported("provisioning is switched off", hint="See switchboard.provisioning.enabled.")
         async with self._in_time(target):
-            if await self.exists(target) or not await self._create_database(target):
+            if await self._exists(target) or not await self._create_database(target):
                 raise UpstreamRefused({"S": "ERROR", "C": "42P04", "M": f'database "{target.database}" already exists'})
         self.outcomes[target.plugin, "created"] += 1
         self._known.discard(_place(target))
 
     async def has_schema(self, target: Target) -> bool:
         """Is the target's schema there?  A missing database holds none."""
-        if not await self.exists(target):
-            return False
-        async with self._admin(target, target.database) as connection:
-            return await _schema_exists(connection, target)
+        async with self._in_time(target):
+            if not await self._exists(target):
+                return False
+            async with self._admin(target, target.database) as connection:
+                return await _schema_exists(connection, target)
 
     async def create_schema(self, target: Target) -> bool:
         """CREATE SCHEMA IF NOT EXISTS asked for by a client, in a database that is made if need be; was it us?"""
         if not self.settings.provisioning.enabled:
             raise NotSupported("provisioning is switched off", hint="See switchboard.provisioning.enabled.")
         async with self._in_time(target):
-            if not await self.exists(target):
+            if not await self._exists(target):
                 await self._create_database(target)
             if not await self._create_schema(target):
                 return False
@@ -149,8 +159,11 @@ class Provision:
 
     @asynccontextmanager
     async def _in_time(self, target: Target) -> AsyncIterator[None]:
+        budget = self.budget_of(target)
         try:
-            async with asyncio.timeout(self.settings.provisioning.timeout or None):
+            async with asyncio.timeout(self.settings.provisioning.timeout or None), AsyncExitStack() as stack:
+                if budget is not None:
+                    await stack.enter_async_context(budget.errand())
                 yield
         except TimeoutError:
             raise UpstreamFault(f'provisioning of database "{target.database}" took too long') from None
@@ -211,7 +224,7 @@ class Provision:
         except psycopg.Error as error:
             raise await self._refusal(fault_of(error, target, who), target.server, who, name) from None
         try:
-            async with connecting as connection:
+            async with to_its_end(connecting) as connection:
                 yield connection
         except psycopg.Error as error:
             raise fault_of(error, target, who) from None

@@ -68,7 +68,7 @@ class Worker(Pools):
         self.tls = server_context(self.settings.tls)
         self.certificates = configured(self.configuration)
         self.mint = Mint()
-        self.provision = Provision(self.settings, self.mint)
+        self.provision = Provision(self.settings, self.mint, self.budget_of)
         self.reach = Reach(self.mint)
         self.keys = CancelKeys()
         self.disguise = disguise(self._words(), self.settings.auth.scram_iterations)
