@@ -74,3 +74,108 @@ def test_views_of_server_processes_know_the_client(double: Daemon) -> None:
         assert cursor.fetchone() == (first.info.backend_pid,)
         cursor.nextset()
         assert cursor.fetchone() == (True,)
+
+
+PARSED = "select pg_cancel_backend($1)"
+
+
+@pytest.fixture(scope="module")
+def owned(base: dict[str, Any], postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """One connection, and plugins whose things belong to another role than the one that logs in."""
+    postgres.sql("create role striker login password 'str1ke'")
+    postgres.sql("create role keeper")
+    postgres.sql("grant keeper to striker")
+    login = base["connection"] | {"user": "striker", "password": "str1ke"}
+    maker = {"server": f"127.0.0.1:{postgres.port}", "user": "postgres", "password": postgres.password}
+    with daemon(tmp_path_factory.mktemp("owned"), base | {"connection": login, "role": "keeper"}, **TRUST,
+                provisioning={"credentials": [maker]}, pool=POOL | {"size": 1}) as running:
+        yield running
+
+
+def asleep(proxy: Daemon, postgres: Postgres, victim: psycopg.Connection[Any], text: str) -> list[str | None]:
+    """Runs it there, in a thread that puts the SQLSTATE of its end into the list."""
+    ends: list[str | None] = []
+
+    def run() -> None:
+        try:
+            victim.execute(text.encode())
+        except psycopg.Error as error:
+            ends.append(error.sqlstate)
+        else:
+            ends.append(None)
+
+    threading.Thread(target=run).start()
+    until(lambda: postgres.sql(f"select 1 from pg_stat_activity where query = $${text}$$ and state = 'active'"), "the query runs")
+    return ends
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("how", ["simple", "parsed", "number parsed"])
+def test_a_cancel_needs_no_connection_and_no_role(owned: Daemon, postgres: Postgres, how: str, binary: bool) -> None:
+    """Whose query has the only connection is stopped all the same; the answer is the server's, byte for byte."""
+    victim, striker = two(owned)
+    with victim, striker, psycopg.connect(postgres.dsn(), autocommit=True) as direct:
+        assert victim.execute("select current_user").fetchone() == ("keeper",)
+        ends = asleep(owned, postgres, victim, "select pg_sleep(60.5)")
+
+        def ask(connection: psycopg.Connection[Any], pid: int) -> tuple[Any, ...]:
+            text = PARSED if how == "parsed" else f"SELECT  pg_catalog.pg_cancel_backend( {pid} ::int ) ;"
+            if how == "simple":
+                answer = connection.pgconn.exec_(text.encode())
+            else:
+                values = [pid.to_bytes(4) if binary else b"%d" % pid] if how == "parsed" else []
+                answer = connection.pgconn.exec_params(text.encode(), values, param_formats=[int(binary)] * len(values),
+                                                       result_format=int(binary))
+            return (answer.status, answer.command_status, answer.ntuples, answer.nfields, answer.fname(0), answer.ftype(0),
+                    answer.fsize(0), answer.fformat(0), answer.ftable(0), answer.get_value(0, 0))
+
+        with psycopg.connect(postgres.dsn()) as idle:
+            wanted = ask(direct, idle.info.backend_pid)
+        assert ask(striker, victim.info.backend_pid) == wanted
+        until(lambda: ends, "the end of the query")
+        assert ends == ["57014"]
+        assert ask(striker, victim.info.backend_pid) == wanted             # who asks for nothing is not hit by it later
+        assert victim.execute("select 1").fetchone() == (1,)
+        assert striker.execute("select 2").fetchone() == (2,)
+
+
+def test_a_cancel_hits_who_waits_and_who_keeps_its_connection(owned: Daemon, postgres: Postgres) -> None:
+    first, second = two(owned)
+    with first, second, owned.connect("catalog") as striker:
+        first.execute("create temp table mine (a int)")                    # keeps the connection
+        ends = asleep(owned, postgres, first, "select pg_sleep(60.25)")
+        waits: list[str | None] = []
+
+        def run() -> None:
+            try:
+                second.execute("select 'waits'")
+            except psycopg.Error as error:
+                waits.append(error.sqlstate)
+
+        waiter = threading.Thread(target=run)
+        waiter.start()
+        until(lambda: owned.metric("switchboard_clients_waiting", plugin="catalog") == 1, "a client that waits")
+        striker.execute("select pg_cancel_backend(%s)", (second.info.backend_pid,))
+        waiter.join()
+        assert (waits, ends) == (["57014"], [])
+        striker.execute("select pg_cancel_backend(%s)", (first.info.backend_pid,))
+        until(lambda: ends, "the end of the query")
+        assert ends == ["57014"]
+        assert first.execute("select count(*) from mine").fetchone() == (0,)
+
+
+def test_who_has_taken_another_role_asks_the_server(owned: Daemon, postgres: Postgres) -> None:
+    """Its rights are what it has said: that the server must judge, on a connection."""
+    postgres.sql("create role bystander")
+    postgres.sql("grant bystander to striker, keeper")
+    victim, striker = two(owned)
+    with victim, striker:
+        striker.execute("set role bystander")
+        ends = asleep(owned, postgres, victim, "select pg_sleep(60.75)")
+        strike = threading.Thread(target=striker.execute, args=(PARSED.replace("$1", str(victim.info.backend_pid)).encode(),))
+        strike.start()
+        until(lambda: owned.metric("switchboard_clients_waiting", plugin="catalog") == 1, "one that waits")
+        assert ends == []
+        postgres.sql("select pg_cancel_backend(pid) from pg_stat_activity where query = 'select pg_sleep(60.75)'")
+        strike.join()
+        until(lambda: ends, "the end of the query")

@@ -13,7 +13,6 @@ from proxy.config.mode import Mode
 from proxy.pool.pool import Pool
 from proxy.pool.upstream import Upstream
 
-
 LISTENING = "listening"
 
 

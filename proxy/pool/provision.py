@@ -37,7 +37,7 @@ Place = tuple[str, str, str | None]
 
 
 class Provision:
-    """`budget_of`: of the server of a target.  What clients ask for is an errand there; a dial's own questions have the dial's place."""
+    """`budget_of`: of a target's server.  What clients ask for is an errand there; a dial's own questions have the dial's place."""
 
     def __init__(self, settings: Settings, mint: Mint | None = None,
                  budget_of: Callable[[Target], Budget | None] = lambda target: None) -> None:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
 
 from proxy.errors import ProxyError
 from proxy.hot import hot
+from proxy.net.tasks import keep
 from proxy.pool.dialling import MAX_REMEMBERED
 from proxy.pool.pool import Pool
 from proxy.pool.tally import Tally
@@ -31,6 +32,7 @@ from proxy.session.link import BEGAN, THINK, I, T
 from proxy.session.neutral import NEUTRAL
 from proxy.session.parameters import Parameters, State
 from proxy.session.prepared import statement
+from proxy.session.striking import strike
 
 log = logging.getLogger(__name__)
 PINS_TOLD = 60.0              # seconds between two lines of the log about one reason, of one plugin
@@ -40,7 +42,7 @@ _riders: dict[int, Attentive] = {}     # by the process ids that clients were to
 
 
 class Attentive(Leading):
-    __slots__ = ("_account", "beginning", "flushed", "stub", "told")
+    __slots__ = ("_account", "beginning", "flushed", "hit", "stub", "told")
 
     def __init__(self, sock: socket.socket, pool: Pool, tally: Tally, key: Key, beginning: Mapping[str, str],
                  concerns_databases: Callable[[bytes], None]) -> None:
@@ -52,6 +54,7 @@ class Attentive(Leading):
         self.flushed = False                  # the server has been asked for what it owes of an open batch
         self.told: dict[str, str] = {}        # at login
         self.stub = b""                       # less than a header
+        self.hit: Callable[[Relay], Awaitable[None]] | None = None     # sends the server a cancel
 
     # -- the first lease ----------------------------------------------------------------------------------
 
@@ -205,6 +208,8 @@ class Attentive(Leading):
     # -- attention ----------------------------------------------------------------------------------------
 
     def _attend(self, rest: bytes) -> None:
+        if self.upstream is None and self._strikes(rest):
+            return
         account = self.account
         self.attention, self.entering, self.swift = True, True, False
         self.watch, self.neutral = False, None
@@ -327,6 +332,34 @@ class Attentive(Leading):
             upstream.cancels += 1
             self.struck.append(upstream)
         return upstream.pid
+
+    def _strikes(self, rest: bytes) -> bool:
+        """Is a cancel of another client of this pool all that is asked?  It needs no upstream (session/striking)."""
+        if self.hit is None or self.held or self.inbox or self.stub or self.place is not None or self.away or self.leaving:
+            return False
+        asked = strike(rest)
+        rider = _riders.get(asked.pid) if asked is not None else None
+        here = self.settings
+        if (asked is None or rider is None or rider is self or rider.pool is not self.pool or not isinstance(here, State)
+                or here.role != self.pool.target.role or here.authorization is not None):
+            return False
+        self.pause()
+        self.parse, self.former = None, asked.parsed
+        keep(self._strike(rider, asked.answer), name="cancel by SQL")
+        return True
+
+    async def _strike(self, rider: Attentive, answer: bytes) -> None:
+        assert self.hit is not None
+        await self.hit(rider)
+        if self._done.done():
+            return
+        self.since = perf_counter()
+        self.tally.queries += 1
+        self._say(answer)
+        if self.draining:
+            self._end_of_work()
+        else:
+            self.resume()
 
     def _stands(self, tag: int, body: bytes) -> bool:
         """Has everybody a process whom this message strikes?  Who has none is given one for the while."""

@@ -103,8 +103,11 @@ class CancelKeys:
         Returns when the server has closed its side, which is how clients learn that the signal has been sent.
         """
         rider = self._rider((pid, secret), peer)
-        if rider is None:
-            return
+        if rider is not None:
+            await self.hit(rider, timeout)
+
+    async def hit(self, rider: Relay, timeout: float) -> None:
+        """The same for who may."""
         upstream = rider.upstream
         if upstream is None:
             rider.cancel_wait()

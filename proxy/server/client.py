@@ -149,6 +149,8 @@ async def _ride(worker: Worker, stream: Stream, client: Client, hello: Startup, 
             parameters = await stream.while_connected(relay.settle(wants)) if told is None else told
             key = worker.keys.invent(relay, hello.secret_length)
             relay.known_as(key[0])
+            if isinstance(relay, Attentive):
+                relay.hit = worker.hit
         client.relay, client.tally = relay, relay.tally
         relay.since = 0.0
         relay.tally.clients += 1

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from proxy.config.configuration import Configuration
     from proxy.net.stream import Stream
     from proxy.pool.upstream import Upstream
+    from proxy.relay.relay import Relay
 
 log = logging.getLogger(__name__)
 SWEEP = 1.0                 # seconds between two looks at idle upstreams
@@ -151,6 +152,10 @@ class Worker(Pools):
 
     async def cancel(self, request: CancelRequest, client: Client) -> None:
         await self.keys.cancel(request.pid, request.secret, self.settings.upstream.connect_timeout, client.peer)
+
+    async def hit(self, rider: Relay) -> None:
+        """Cancel what that client asks for."""
+        await self.keys.hit(rider, self.settings.upstream.connect_timeout)
 
     def _strike(self, upstream: Upstream) -> None:
         keep(self.mysql.strike(upstream) if upstream.pool.target.engine is Engine.MYSQL else
