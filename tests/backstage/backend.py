@@ -59,13 +59,13 @@ class Backstage:
 
     token = "a-static-token-of-the-tests"
 
-    def __init__(self, folder: Path, database: Mapping[str, Any], modules: Path) -> None:
+    def __init__(self, folder: Path, database: Mapping[str, Any], modules: Path, **variables: str) -> None:
         self.port = free_port()
         self.logfile = folder / "backstage.log"
         local = folder / "app-config.local.yaml"
         local.write_text(yaml.safe_dump({"backend": {"database": dict(database)}}))
         environment = {**os.environ, "NODE_PATH": str(modules), "NODE_ENV": "production", "BACKSTAGE_PORT": str(self.port),
-                       "BACKSTAGE_TOKEN": self.token, "BACKSTAGE_CATALOG": str(HERE / "catalog-info.yaml")}
+                       "BACKSTAGE_TOKEN": self.token, "BACKSTAGE_CATALOG": str(HERE / "catalog-info.yaml"), **variables}
         command = ["node", "--no-node-snapshot", str(HERE / "index.cjs"), "--config", str(HERE / "app-config.yaml"),
                    "--config", str(local)]
         with self.logfile.open("wb") as out:
@@ -123,8 +123,9 @@ class Backstage:
 
 
 @contextlib.contextmanager
-def backstage(folder: Path, database: Mapping[str, Any], modules: Path) -> Iterator[Backstage]:
-    running = Backstage(folder, database, modules)
+def backstage(folder: Path, database: Mapping[str, Any], modules: Path, **variables: str) -> Iterator[Backstage]:
+    """`variables`: more of the environment."""
+    running = Backstage(folder, database, modules, **variables)
     try:
         running.ready()
         yield running

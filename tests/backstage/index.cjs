@@ -26,6 +26,10 @@ for (const name of [
 ]) {
   backend.add(require(`@backstage/plugin-${name}`).default);
 }
+if (process.env.BACKSTAGE_SPIES) {
+  const { plugins, spy } = require('./spies.cjs');
+  plugins.forEach(plugin => backend.add(spy(plugin)));
+}
 backend.start().catch(error => {
   console.error(error);
   process.exit(1);
