@@ -106,7 +106,7 @@ class CancelKeys:
         if rider is not None:
             await self.hit(rider, timeout)
 
-    async def hit(self, rider: Relay, timeout: float) -> None:
+    async def hit(self, rider: Cancelled, timeout: float) -> None:
         """The same for who may."""
         upstream = rider.upstream
         if upstream is None:
