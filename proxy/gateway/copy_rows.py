@@ -150,10 +150,10 @@ class Reader:
     def _marker(self, start: int, at: int, last: bool) -> tuple[int, int] | None:
         """`\\.` ends the data, on a line of its own."""
         behind = self.rest[at + 2:at + 4]
-        if not behind.startswith((b"\r", b"\n")) and (behind or not last) and (behind or at > start):
-            raise fault("22P04", "end-of-copy marker is not alone on its line")
         if not behind and not last:
             return None
+        if behind and not behind.startswith((b"\r", b"\n")):
+            raise fault("22P04", "end-of-copy marker is not alone on its line")
         if self.newline == b"\r\n" and behind.startswith(b"\r"):
             if len(behind) < 2 and not last:
                 return None

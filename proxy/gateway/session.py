@@ -36,14 +36,17 @@ class Session(Extended):
         self.skipping = False
 
     async def run(self) -> None:
-        """Answer until Terminate or the end."""
+        """Answer until Terminate or the end, wherever that comes."""
+        try:
+            await self._answer()
+        except EOFError:
+            return
+
+    async def _answer(self) -> None:
         handlers = {ord("P"): self._parse, ord("B"): self._bind, ord("D"): self._describe, ord("E"): self._execute,
                     ord("C"): self._close, ord("H"): self._flush}
         while True:
-            try:
-                tag, body = await self.stream.read_message()
-            except EOFError:
-                return
+            tag, body = await self.stream.read_message()
             if tag == ord("X"):
                 return
             if tag == ord("Q"):

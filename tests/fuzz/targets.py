@@ -32,6 +32,7 @@ from proxy.session.parameters import NOTHING, Parameters
 from proxy.session.routines import Routines
 from proxy.session.statements import ordinary, read, statements
 from proxy.wire import messages, proxy_header, startup
+from tests.fuzz.gateway_targets import TARGETS as GATEWAY
 from tests.fuzz.mysql_targets import TARGETS as MYSQL
 
 VERIFIER = make_verifier("secret", 4096, b"0123456789abcdef")
@@ -332,4 +333,4 @@ def fuzz_account(data: bytes) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    name.removeprefix("fuzz_"): found for name, found in list(globals().items()) if name.startswith("fuzz_")} | MYSQL
+    name.removeprefix("fuzz_"): found for name, found in list(globals().items()) if name.startswith("fuzz_")} | MYSQL | GATEWAY

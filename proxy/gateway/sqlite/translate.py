@@ -62,6 +62,8 @@ def parse(text: str) -> exp.Expr:
         tree = sqlglot.parse_one(text, read="postgres")
     except (SqlglotError, RecursionError):
         raise refused("42601", f'syntax error in "{text[:60]}"') from None
+    if tree.find(exp.Parameter) is not None:                   # `@name`, which PostgreSQL does not know
+        raise refused("42601", 'syntax error at or near "@"')
     for column in list(tree.find_all(exp.Column)):
         if column.name.startswith("$"):
             column.replace(exp.Parameter(this=exp.Literal.number(column.name[1:])))
@@ -71,7 +73,16 @@ def parse(text: str) -> exp.Expr:
 def translate(sql: str, declared: Declared, oids: tuple[int, ...] = ()) -> Translation:
     """Raises NotSupported (0A000) or Refused with PostgreSQL's SQLSTATE."""
     text = plain(sql)
-    tree = parse(text)
+    try:
+        return _translated(text, parse(text), declared, oids)
+    except (AttributeError, KeyError, IndexError, TypeError, RecursionError):
+        # sqlglot also makes trees of what is no SQL, with holes where a table or a name should be.
+        raise unsupported("a statement of this form") from None
+
+
+def _translated(text: str, tree: exp.Expr, declared: Declared, oids: tuple[int, ...]) -> Translation:
+    if isinstance(tree, exp.Insert | exp.Update | exp.Delete) and not isinstance(tree.this, exp.Table | exp.Schema):
+        raise refused("42601", f'syntax error in "{text[:60]}"')
     if isinstance(tree, exp.Query):
         kind = "select"
     elif isinstance(tree, exp.Insert | exp.Update | exp.Delete):

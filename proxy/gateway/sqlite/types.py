@@ -146,10 +146,8 @@ def taken(raw: bytes, oid: int, *, binary: bool) -> Value:
         return int(raw == b"\1")
     if oid == BYTEA:
         return raw
-    if oid in (TIMESTAMP, TIMESTAMPTZ):
-        return stored(_Y2K + datetime.timedelta(microseconds=struct.unpack("!q", raw)[0]))
-    if oid == DATE:
-        return (_Y2K.date() + datetime.timedelta(days=struct.unpack("!i", raw)[0])).isoformat()
+    if oid in (TIMESTAMP, TIMESTAMPTZ, DATE):
+        return _moment_taken(raw, oid)
     if oid == UUID:
         return str(uuid.UUID(bytes=raw))
     if oid == NUMERIC:
@@ -161,6 +159,15 @@ def taken(raw: bytes, oid: int, *, binary: bool) -> Value:
     if oid in TEXTS:
         return raw.decode()
     raise refused("0A000", f"binary parameters of type {oid} are not supported on a SQLite file")
+
+
+def _moment_taken(raw: bytes, oid: int) -> str:
+    try:
+        if oid == DATE:
+            return (_Y2K.date() + datetime.timedelta(days=struct.unpack("!i", raw)[0])).isoformat()
+        return stored(_Y2K + datetime.timedelta(microseconds=struct.unpack("!q", raw)[0]))
+    except OverflowError:                     # infinity, too
+        raise refused("22008", "a time out of range on a SQLite file") from None
 
 
 def _array(raw: bytes) -> str:
