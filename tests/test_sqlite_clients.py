@@ -298,3 +298,29 @@ def test_psql(running: Daemon, connection: psycopg.Connection[Any]) -> None:
                                        "select 1;\ncommit;\nselect * from t;\n")
     assert done.stdout.splitlines() == ["1|a", "2|", "INSERT 0 2", "BEGIN", "ROLLBACK", "1|a", "2|"]
     assert [line[:14] for line in done.stderr.splitlines() if line.startswith("ERROR")] == ["ERROR:  42703:", "ERROR:  25P02:"]
+
+
+def test_cursors(running: Daemon, connection: psycopg.Connection[Any]) -> None:
+    """Of a driver, which describes them, and of SQL."""
+    connection.execute("insert into t (id) values (1), (2), (3), (4), (5)")
+    connection.autocommit = False
+    with connection.cursor("named") as cursor:
+        cursor.execute("select id, name from t where id > %s order by id", (1,))
+        assert [column.name for column in cursor.description or ()] == ["id", "name"]
+        assert cursor.fetchmany(2) == [(2, None), (3, None)]
+        assert cursor.fetchall() == [(4, None), (5, None)]
+    connection.execute("declare c no scroll cursor for select id from t order by id")
+    assert connection.execute("move 2 in c").statusmessage == "MOVE 2"
+    assert connection.execute("fetch c").fetchall() == [(3,)]
+    assert connection.execute("fetch forward all from c").fetchall() == [(4,), (5,)]
+    with pytest.raises(psycopg.errors.FeatureNotSupported), connection.transaction():
+        connection.execute("fetch prior from c")
+    with pytest.raises(psycopg.errors.DuplicateCursor), connection.transaction():
+        connection.execute("declare c cursor for select 1")
+    connection.execute("close c")
+    with pytest.raises(psycopg.errors.InvalidCursorName), connection.transaction():
+        connection.execute("fetch c")
+    connection.commit()
+    connection.autocommit = True
+    with pytest.raises(psycopg.errors.NoActiveSqlTransaction):
+        connection.execute("declare c cursor for select 1")

@@ -74,9 +74,12 @@ class Extended:
         if len(self.statements) >= MAX_NAMED:
             raise ClientFault("too many prepared statements")
         # Errors belong here, as in PostgreSQL.
-        described = await self.engine.describe(parts[0], oids) if parts else Described((), None)
+        described = await self._described(parts[0], oids) if parts else Described((), None)
         self.statements[name] = Statement(parts[0] if parts else "", oids, described)
         self.out += message(b"1")
+
+    async def _described(self, sql: str, oids: Sequence[int]) -> Described:
+        return await self.engine.describe(sql, oids)
 
     def _statement(self, name: str) -> Statement:
         if name not in self.statements:
@@ -116,8 +119,11 @@ class Extended:
             raise ClientFault("too many portals")
         oids = self._types(statement)
         await self._drop(name)
-        self.portals[name] = Portal(statement, self.engine.bind(statement.sql, oids, raws), results)
+        self.portals[name] = Portal(statement, self._bound(statement.sql, oids, raws), results)
         self.out += message(b"2")
+
+    def _bound(self, sql: str, oids: Sequence[int], raws: Sequence[Raw]) -> Sequence[Value]:
+        return self.engine.bind(sql, oids, raws)
 
     @staticmethod
     def _types(statement: Statement) -> tuple[int, ...]:

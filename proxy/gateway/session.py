@@ -14,8 +14,8 @@ from typing import Protocol
 
 from proxy.errors import ClientFault, ProxyError
 from proxy.gateway.answers import complete, copying, data_row, row_description, rows_of
+from proxy.gateway.cursors import Cursors, about_cursors
 from proxy.gateway.engine import Column, Engine, Result, Rows, Value
-from proxy.gateway.extended import Extended
 from proxy.pool.tally import Tally
 from proxy.wire.messages import error_response, message, ready_for_query
 
@@ -29,7 +29,7 @@ class Stream(Protocol):
     async def write(self, data: bytes) -> None: ...
 
 
-class Session(Extended):
+class Session(Cursors):
     def __init__(self, stream: Stream, engine: Engine, tally: Tally | None = None) -> None:
         super().__init__(engine)
         self.stream, self.tally = stream, tally
@@ -110,12 +110,17 @@ class Session(Extended):
             sql = "rollback"
         if self.tally is not None:
             self.tally.queries += 1
+        if self.engine.steady and about_cursors(sql):
+            return await self.run_cursor(sql, parameters, oids)
         result = await self.engine.execute(sql, parameters, formats, oids)
         if result.status:
             self.status = result.status
         if result.intake is not None:
             return await self._take_in(result)
         return result
+
+    async def _execute_sql(self, sql: str, parameters: Sequence[Value], oids: Sequence[int]) -> Result:
+        return await self.engine.execute(sql, parameters, (), oids)
 
     async def _query(self, body: bytes) -> None:
         good = False

@@ -20,7 +20,7 @@ _TRANSACTION = re.compile(r"(?P<verb>begin|start\s+transaction|commit|end|rollba
                           re.IGNORECASE | re.DOTALL)
 _MODES = re.compile(r"(?:\s*,?\s*(?:isolation\s+level\s+(?:serializable|repeatable\s+read|read\s+committed|read\s+uncommitted)"
                     r"|read\s+write|(?P<readonly>read\s+only)|(?:not\s+)?deferrable|and\s+no\s+chain))*\s*", re.IGNORECASE)
-_ASIDE = frozenset(("set", "reset", "discard", "deallocate", "close", "unlisten", "show", "begin", "start", "commit", "end", "rollback",
+_ASIDE = frozenset(("set", "reset", "discard", "deallocate", "unlisten", "show", "begin", "start", "commit", "end", "rollback",
                     "abort", "savepoint", "release"))
 _FIXED = {"client_encoding": ("utf8", "utf-8", "unicode"), "standard_conforming_strings": ("on", "true"),
           "timezone": ("utc", "gmt", "etc/utc"),
@@ -106,7 +106,7 @@ class Transactions:
             self._set(name, found[3].strip())
         elif word == "reset" or (word == "discard" and "all" in sql.lower()):
             self.settings.update(self.first)
-        tags = {"deallocate": "DEALLOCATE", "close": "CLOSE CURSOR", "discard": "DISCARD ALL"}
+        tags = {"deallocate": "DEALLOCATE", "discard": "DISCARD ALL"}
         return Result(tags.get(word, word.upper()))
 
     def _set(self, name: str, text: str) -> None:
