@@ -1,0 +1,10 @@
+BEGIN TRANSACTION;
+CREATE TABLE `backstage_backend_public_keys__keys` (`id` varchar(255) not null, `key` text not null, `expires_at` varchar(255) not null, primary key (`id`));
+CREATE TABLE `backstage_backend_public_keys__knex_migrations` (`id` integer not null primary key autoincrement, `name` varchar(255), `batch` integer, `migration_time` datetime);
+INSERT INTO "backstage_backend_public_keys__knex_migrations" VALUES(1,'20240327104803_public_keys.js',1,1795511599974);
+CREATE TABLE `backstage_backend_public_keys__knex_migrations_lock` (`index` integer not null primary key autoincrement, `is_locked` integer);
+INSERT INTO "backstage_backend_public_keys__knex_migrations_lock" VALUES(1,0);
+DELETE FROM "sqlite_sequence";
+INSERT INTO "sqlite_sequence" VALUES('backstage_backend_public_keys__knex_migrations_lock',1);
+INSERT INTO "sqlite_sequence" VALUES('backstage_backend_public_keys__knex_migrations',1);
+COMMIT;
