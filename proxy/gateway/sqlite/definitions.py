@@ -217,5 +217,6 @@ def _alter(tree: exp.Alter) -> str:
     if isinstance(action, exp.AlterRename):
         return f"ALTER TABLE {table} RENAME TO {quoted(action.this.name)}"
     if isinstance(action, exp.Drop) and action.kind == "COLUMN" and not action.args.get("cascade"):
-        return f"ALTER TABLE {table} DROP COLUMN {quoted(action.this.name)}"
+        dropped = next(iter(action.args.get("tables") or [action.this]))
+        return f"ALTER TABLE {table} DROP COLUMN {quoted(dropped.name)}"
     raise unsupported("this ALTER TABLE", "ADD COLUMN, DROP COLUMN and RENAME are.")

@@ -27,13 +27,13 @@ _CONSTRAINTS = {apsw.SQLITE_CONSTRAINT_UNIQUE: "23505", apsw.SQLITE_CONSTRAINT_P
                 apsw.SQLITE_CONSTRAINT_ROWID: "23505", apsw.SQLITE_CONSTRAINT_NOTNULL: "23502",
                 apsw.SQLITE_CONSTRAINT_FOREIGNKEY: "23503", apsw.SQLITE_CONSTRAINT_CHECK: "23514"}
 _TEXTS = (
-    (re.compile(r"no such (?:table|view): (?:main\.)?(.+)"), "42P01", 'relation "{}" does not exist'),
-    (re.compile(r"no such column: (.+)"), "42703", 'column "{}" does not exist'),
+    (re.compile(r'no such (?:table|view): (?:main\.)?"?(.+?)"?$'), "42P01", 'relation "{}" does not exist'),
+    (re.compile(r'no such column: "?(.+?)"?(?: - should this be .*)?$'), "42703", 'column "{}" does not exist'),
     (re.compile(r"table \S+ has no column named (.+)"), "42703", 'column "{}" does not exist'),
     (re.compile(r"no such index: (.+)"), "42704", 'index "{}" does not exist'),
     (re.compile(r"no such function: (.+)"), "42883", "function {} does not exist"),
     (re.compile(r"wrong number of arguments to function (.+)\(\)"), "42883", "function {} does not take so many arguments"),
-    (re.compile(r"(?:table|view|index) (\S+) already exists"), "42P07", 'relation "{}" already exists'),
+    (re.compile(r'(?:table|view|index) "?(.+?)"? already exists'), "42P07", 'relation "{}" already exists'),
     (re.compile(r"duplicate column name: (.+)"), "42701", 'column "{}" specified more than once'),
     (re.compile(r"ambiguous column name: (.+)"), "42702", 'column reference "{}" is ambiguous'),
     (re.compile(r'near "(.*)": syntax error'), "42601", 'syntax error at or near "{}"'),
@@ -70,7 +70,7 @@ def fault_of(error: apsw.Error) -> UpstreamFault:
     for pattern, sqlstate, words in _TEXTS:
         found = pattern.search(text)
         if found is not None:
-            return refused(sqlstate, words.format(*found.groups()))
+            return refused(sqlstate, words.format(*(part.strip('"') for part in found.groups())))
     return refused("XX000", text)
 
 

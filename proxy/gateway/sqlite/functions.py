@@ -212,7 +212,8 @@ FUNCTIONS: dict[str, tuple[int, Callable[..., Value]]] = {
     "pg_int2": (1, _int(16, "smallint")), "pg_int4": (1, _int(32, "integer")), "pg_int8": (1, _int(64, "bigint")),
     "pg_float8": (1, _float), "pg_bool": (1, _bool), "pg_text": (1, _as_text), "pg_bytea": (1, _as_bytes), "pg_uuid": (1, _as_uuid),
     "pg_json": (1, json_values.checked), "pg_json_get": (2, json_values.get), "pg_json_text": (2, json_values.get_text),
-    "pg_when": (1, moments.when), "pg_stored": (1, moments.to_store), "pg_day": (1, moments.day), "pg_trunc": (2, moments.truncated),
+    "pg_when": (1, moments.when), "pg_stored": (1, moments.to_store), "pg_day": (1, moments.day), "pg_shift": (3, moments.shifted),
+    "pg_trunc": (2, moments.truncated),
     "pg_extract": (2, moments.extracted), "pg_today": (0, moments.today), "now": (0, moments.now), "clock_timestamp": (0, moments.now),
     "statement_timestamp": (0, moments.now), "transaction_timestamp": (0, moments.now),
     "lower": (1, _text(str.lower)), "upper": (1, _text(str.upper)), "initcap": (2, _text(lambda text, _: re.sub(

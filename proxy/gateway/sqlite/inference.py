@@ -14,6 +14,7 @@ from sqlglot import exp
 from proxy.gateway.engine import BOOL, FLOAT8, INT4, INT8, NAME, TEXT
 from proxy.gateway.sqlite.faults import refused, unsupported
 from proxy.gateway.sqlite.types import (
+    ARRAYS,
     BYTEA,
     CHAR,
     DATE,
@@ -50,6 +51,7 @@ _FUNCTIONS = {"octet_length": INT4, "char_length": INT4, "character_length": INT
               "clock_timestamp": TIMESTAMPTZ, "statement_timestamp": TIMESTAMPTZ, "transaction_timestamp": TIMESTAMPTZ,
               "pg_is_in_recovery": BOOL, "current_database": NAME, "current_user": NAME, "session_user": NAME, "current_schema": NAME}
 _FRACTIONS = (exp.Round, exp.Ceil, exp.Floor, exp.Trunc, exp.Sqrt, exp.Pow, exp.Exp, exp.Ln, exp.Rand, exp.Extract)
+ARRAY_OF = {oid: array for array, oid in ARRAYS.items()}
 TEMPORAL = frozenset((TIMESTAMP, TIMESTAMPTZ, DATE))
 
 
@@ -174,6 +176,8 @@ class Inference:
                 return self.columns(node.this)[0][1]
             case exp.Case():
                 return self._best([branch.args["true"] for branch in node.args["ifs"]] + [node.args.get("default")])
+            case exp.Add() | exp.Sub() if isinstance(node.expression, exp.Interval):
+                return TIMESTAMP if self.of(node.this) == DATE else self.of(node.this)
             case exp.CurrentTimestamp():
                 return TIMESTAMPTZ
             case exp.CurrentDate():
@@ -266,7 +270,11 @@ class Inference:
             if isinstance(parent.parent, exp.Update) and parent.this is not node:
                 return self.assigned(parent.parent, parent.this)
             return self.of(parent.expression if parent.this is node else parent.this)
+        if isinstance(parent, exp.Any):
+            return ARRAY_OF.get(self.of(parent.parent.this) if parent.parent is not None else TEXT, ARRAY_OF[TEXT])
         if isinstance(parent, exp.Cast):
+            if parent.to.is_type("array"):
+                return ARRAY_OF.get(CASTS.get(cast_name(parent.to.expressions[0]), TEXT), ARRAY_OF[TEXT])
             return self.of(parent)
         if isinstance(parent, exp.Limit | exp.Offset | exp.Fetch):
             return INT8

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import calendar
 import datetime
+import re
 
 from proxy.gateway.engine import Value
 from proxy.gateway.sqlite.faults import refused
 from proxy.gateway.sqlite.types import bad_moment, moment, stored
-
-_UNITS = ("microsecond", "second", "minute", "hour", "day", "month", "year")
 
 
 def _moment(value: Value) -> datetime.datetime:
@@ -41,6 +40,40 @@ def now() -> Value:
 
 def today() -> Value:
     return datetime.datetime.now(datetime.UTC).date().isoformat()
+
+
+_STEPS = {"microsecond": 1e-6, "millisecond": 1e-3, "second": 1, "minute": 60, "hour": 3600, "day": 86_400, "week": 604_800}
+_STEP = re.compile(rf"\s*([+-]?\d+(?:\.\d+)?)\s*({'|'.join(_STEPS)}|month|year)s?(?![a-z])\s*", re.IGNORECASE)
+
+
+def understood(interval: str) -> bool:
+    """Is it a text of numbers and units, as `1 day 2 hours`?"""
+    at = 0
+    while at < len(interval):
+        found = _STEP.match(interval, at)
+        if found is None or (found[2].lower() in ("month", "year") and "." in found[1]):
+            return False
+        at = found.end()
+    return bool(interval.strip())
+
+
+def shifted(value: Value, sign: Value, interval: Value) -> Value:
+    """A time and an interval of `understood` text."""
+    if value is None or interval is None:
+        return None
+    at, seconds, months = _moment(value), 0.0, 0
+    for number, unit in _STEP.findall(str(interval)):
+        if unit.lower() in _STEPS:
+            seconds += float(number) * _STEPS[unit.lower()]
+        else:
+            months += int(number) * (12 if unit.lower() == "year" else 1)
+    try:
+        if months:
+            year, month = divmod(at.year * 12 + at.month - 1 + int(str(sign)) * months, 12)
+            at = at.replace(year=year, month=month + 1, day=min(at.day, calendar.monthrange(year, month + 1)[1]))
+        return (at + int(str(sign)) * datetime.timedelta(seconds=seconds)).isoformat(" ", "microseconds")
+    except (ValueError, OverflowError):
+        raise refused("22008", "timestamp out of range") from None
 
 
 def truncated(unit: Value, value: Value) -> Value:

@@ -22,6 +22,7 @@ from proxy.gateway.sqlite.faults import refused, unsupported
 from proxy.gateway.sqlite.functions import NAMES, NATIVE, SAME
 from proxy.gateway.sqlite.grouping import check_groups
 from proxy.gateway.sqlite.inference import COMPARED, TEMPORAL, Declared, Inference
+from proxy.gateway.sqlite.moments import understood
 from proxy.gateway.sqlite.normal import plain
 from proxy.gateway.sqlite.types import NUMERIC, VARCHAR
 from proxy.gateway.translate import column_name
@@ -35,7 +36,7 @@ _FINE: tuple[type[exp.Expr], ...] = (
     exp.Nullif, exp.Exists, exp.Count, exp.Sum, exp.Min, exp.Max, exp.Avg, exp.GroupConcat, exp.LogicalAnd, exp.LogicalOr, exp.Cast,
     exp.DataType, exp.DataTypeParam, exp.Distinct, exp.Filter, exp.Window, exp.WindowSpec, exp.RowNumber, exp.Rank, exp.DenseRank,
     exp.Lag, exp.Lead, exp.FirstValue, exp.LastValue, exp.Anonymous, exp.Insert, exp.Update, exp.Delete, exp.Schema, exp.OnConflict,
-    exp.Returning, exp.Collate, exp.Any, exp.Dot, exp.JSONExtract, exp.JSONExtractScalar, exp.JSONPath, exp.JSONPathRoot,
+    exp.Returning, exp.Collate, exp.Any, exp.Interval, exp.Dot, exp.JSONExtract, exp.JSONExtractScalar, exp.JSONPath, exp.JSONPathRoot,
     exp.JSONPathKey, exp.JSONPathSubscript, exp.Trim, exp.Extract, exp.TimestampTrunc, *NAMES)
 _OPERATORS: dict[type[exp.Expr], str] = {
     exp.Div: "pg_div", exp.Mod: "pg_mod", exp.Add: "pg_add", exp.Sub: "pg_sub", exp.Mul: "pg_mul"}
@@ -103,6 +104,8 @@ class _Translator:
     def translation(self, kind: str) -> Translation:
         if isinstance(self.tree, exp.Insert) and isinstance(self.tree.expression, exp.Values):
             without_defaults(self.tree, self.tree.expression)
+        for select in list(self.tree.find_all(exp.Select)):
+            self._name(select)
         order = list(self.tree.walk(bfs=False))
         for node in order:
             self._known(node)
@@ -125,6 +128,12 @@ class _Translator:
                 else:
                     node.replace(new)
         return Translation(self.tree.sql(dialect="sqlite"), kind, columns, parameters)
+
+    def _name(self, select: exp.Select) -> None:
+        """Items keep the names that PostgreSQL gives them, whatever becomes of them: who stands outside may use them."""
+        select.set("expressions", [part if isinstance(part, exp.Alias) or part.is_star or not (name := column_name(part, self.text))
+                                   or name == "?column?" else exp.alias_(part, name, quoted=True, copy=False)
+                                   for part in select.expressions])
 
     def _columns(self) -> tuple[tuple[str, int], ...] | None:
         tree = self.tree
@@ -165,8 +174,10 @@ class _Translator:
                 raise unsupported("a composite value")
             case exp.Anonymous() if node.name.lower() not in SAME:
                 raise unsupported(f"function {node.name.lower()}()")
-            case exp.Any() if not isinstance(node.unnest(), exp.Parameter):
-                raise unsupported("ANY")
+            case exp.Any() if _array_of(node) is None:
+                raise unsupported("ANY of what is no parameter")
+            case exp.Interval() if not _simple(node):
+                raise unsupported("INTERVAL of this form")
             case exp.DPipe() if BOOL in (self.types.of(node.this), self.types.of(node.expression)):
                 raise unsupported("a boolean as text")
             case exp.Collate() if node.expression.name.lower() not in ("c", "posix", "default", "ucs_basic"):
@@ -189,6 +200,11 @@ class _Translator:
     def _equal(self, node: exp.Expr) -> exp.Expr:
         """The node as SQLite has it; what is below it is so already."""
         kind = type(node)
+        if isinstance(node, exp.Add | exp.Sub) and isinstance(node.expression, exp.Interval):
+            if self.types.of(node.this) not in TEMPORAL:
+                raise unsupported("an INTERVAL beside what is no time")
+            sign = exp.Literal.number(1 if kind is exp.Add else -1)
+            return call("pg_shift", node.this, sign, exp.Literal.string(_words(node.expression)))
         if kind in _OPERATORS:
             if self._moments(node):
                 raise unsupported("arithmetic with times")
@@ -217,7 +233,7 @@ class _Translator:
                 return _like(exp.Like(this=call("lower", node.this), expression=call("lower", node.expression)), node)
             case exp.Like():
                 return _like(node, node)
-            case exp.Cast():
+            case exp.Cast() if not node.to.is_type("array"):
                 return cast(node, self.types)
             case exp.DPipe():
                 for key, side in (("this", node.this), ("expression", node.expression)):
@@ -265,7 +281,27 @@ def _among(node: exp.Expr) -> exp.Expr:
     """`x = ANY($1)`: of an array that came as a parameter."""
     if isinstance(node, exp.NEQ):
         raise unsupported("<> ANY")
-    return call("pg_among", node.this, node.expression.unnest())
+    array = _array_of(node.expression)
+    assert array is not None
+    return call("pg_among", node.this, array)
+
+
+def _array_of(node: exp.Expr) -> exp.Parameter | None:
+    """`$1` of ANY($1) and ANY($1::text[])."""
+    inner = node.this if isinstance(node, exp.Any) else node
+    while isinstance(inner, exp.Paren) or (isinstance(inner, exp.Cast) and inner.to.is_type("array")):
+        inner = inner.this
+    return inner if isinstance(inner, exp.Parameter) else None
+
+
+def _words(interval: exp.Expr) -> str:
+    unit = interval.args.get("unit")
+    return f"{interval.this.name} {unit.name if unit is not None else ''}".strip()
+
+
+def _simple(interval: exp.Expr) -> bool:
+    beside = isinstance(interval.parent, exp.Add | exp.Sub) and interval.arg_key == "expression"
+    return beside and isinstance(interval.this, exp.Literal) and understood(_words(interval))
 
 
 def _json_key(node: exp.Expr) -> exp.Expr:
