@@ -3,7 +3,8 @@
 A pool that wants one more asks.  Within the budget, and with what others are guaranteed left alone, it may dial.  Where the
 budget is spent, the connection that was idle for longest in another pool makes room; while there is none, the pool is
 **hungry**, and what comes back next to a pool that has more than its share is closed for it.  A share is what the weights
-of those who want something make of the budget.  So nobody starves, and nobody who is alone is held back.
+of those who want something make of the budget.  What was dialled a moment ago is left alone, else connections would be made
+for single statements.  So nobody starves, and nobody who is alone is held back.
 
 What was told to go counts until the server has closed it (pool/leaving).  So room comes a moment after it was made, and
 while enough is on its way nothing more is told to go.  **Errands** are connections of no pool: provisioning's, for a moment.
@@ -19,8 +20,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from proxy.pool.pool import Pool
+    from proxy.pool.upstream import Upstream
 
-SLICE = 0.1                # seconds that the hungry wait before who has work of its own must give: a dial is dear
+SLICE = 0.1                # seconds that a connection stays with who has dialled it, and that the hungry wait before who has work of
+                           # its own must give: a dial is dear
 
 
 class Budget:
@@ -32,6 +35,7 @@ class Budget:
         self.hungry: dict[Pool, float] = {}    # since when
         self.errands = 0                       # under way
         self.turns: deque[asyncio.Future[None]] = deque()      # of errands that wait
+        self.later: asyncio.Handle | None = None          # another look at what is idle
 
     @property
     def used(self) -> int:
@@ -50,8 +54,7 @@ class Budget:
         if pool not in self.hungry:
             self.hungry[pool] = pool.clock()
             self._look()
-        if self.wanted > self._on_their_way():
-            self._evict(pool)
+        self._make_room(pool)
         return False
 
     @asynccontextmanager
@@ -61,8 +64,7 @@ class Budget:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self.turns.append(turn)
             self._look()
-            if self.wanted > self._on_their_way():
-                self._evict(None)
+            self._make_room()
             try:
                 await turn
             except asyncio.CancelledError:
@@ -91,14 +93,18 @@ class Budget:
         """Is there room to dial, or would what `pool` listens with be the last connection of all?"""
         return self._room(pool) or sum(each.open for each in self.pools if each.apart) >= self.limit - 1
 
-    def claims(self, pool: Pool) -> bool:
-        """Must `pool` give up a connection that has just come back to it?"""
+    def claims(self, pool: Pool, upstream: Upstream) -> bool:
+        """Must `pool` give up this one, which has just come back to it?"""
         self._forget_the_fed()
         if not self.turns and (not self.hungry or (pool in self.hungry and len(self.hungry) == 1)):
             return False
         if _has(pool) <= pool.settings.guaranteed or self.wanted <= self._on_their_way():
             return False
-        if not pool.waiting or self.turns:
+        if self.turns:
+            return True
+        if pool.clock() - upstream.born < SLICE:
+            return False
+        if not pool.waiting:
             return True
         waited = pool.clock() - min(since for other, since in self.hungry.items() if other is not pool)
         return waited >= SLICE and _has(pool) > self._share(pool)
@@ -130,15 +136,34 @@ class Budget:
         mine = _has(pool) < pool.settings.guaranteed
         return used < self.limit and (mine or used + promised < self.limit)
 
-    def _evict(self, pool: Pool | None) -> None:
-        """Close what was idle for longest, of a pool that can spare it."""
-        found = [(upstream.idle_since, at, upstream, other) for at, other in enumerate(self.pools) if other is not pool
-                 and _has(other) > other.settings.guaranteed for stack in other.idle.values() for upstream in stack]
-        if not found:
-            return
-        _, _, upstream, other = min(found, key=lambda one: one[:2])
-        other.drop(upstream)
-        other.counters.evicted += 1
+    def offered(self, pool: Pool) -> None:
+        """One of `pool` is idle, and somebody waits for room."""
+        if self.later is None:
+            self.later = pool.loop.call_soon(self._look_again)
+
+    def _look_again(self) -> None:
+        self.later = None
+        self._forget_the_fed()
+        self._make_room()
+
+    def _make_room(self, pool: Pool | None = None) -> None:
+        """Close what was idle for longest, of pools that can spare it, as far as somebody waits; what is too young, soon."""
+        while self.wanted > self._on_their_way():
+            found = [(upstream.idle_since, at, upstream, other) for at, other in enumerate(self.pools)
+                     if other is not pool and other not in self.hungry and _has(other) > other.settings.guaranteed
+                     for stack in other.idle.values() for upstream in stack]
+            if not found:
+                return
+            now = found[0][-1].clock()
+            old = [one for one in found if self.turns or now - one[2].born >= SLICE]
+            if not old:
+                if self.later is None:
+                    age = max(now - one[2].born for one in found)
+                    self.later = found[0][-1].loop.call_later(SLICE - age, self._look_again)
+                return
+            _, _, upstream, other = min(old, key=lambda one: one[:2])
+            other.drop(upstream)
+            other.counters.evicted += 1
 
     def _share(self, pool: Pool) -> float:
         wanting = [other for other in self.pools if other.waiting or other.busy]

@@ -298,7 +298,7 @@ class Pool(Housekeeping):
         upstream.rider = None
         if not upstream.reading:
             upstream.resume()
-        if self.budget is not None and self.budget.pressed and not upstream.cancels and self.budget.claims(self):
+        if self.budget is not None and self.budget.pressed and not upstream.cancels and self.budget.claims(self, upstream):
             self.busy.discard(upstream)
             if not upstream.broken:
                 upstream.close()
@@ -397,6 +397,8 @@ class Pool(Housekeeping):
         self.idle_count += 1
         if self.queue:
             self.wake()
+        if self.budget is not None and self.budget.pressed and not self.waiting:
+            self.budget.offered(self)
 
     def lost(self, upstream: Upstream) -> None:
         """An idle upstream ended, or a rider's broke."""
