@@ -6,12 +6,14 @@ here (42501); psql's \\copy sends what is read here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from proxy.errors import ClientFault, NotSupported, ProxyError
 from proxy.session.tokens import Kind, Token, tokens
 
+_COPY = re.compile(r"(?:\s++|--[^\n]*+\n|(?>/\*.*?\*/))*+copy\b", re.IGNORECASE | re.DOTALL)
 _QUOTING = frozenset(("force_quote", "force_not_null", "force_null"))
 _SWITCHES = {"true": True, "on": True, "1": True, "false": False, "off": False, "0": False}
 
@@ -41,6 +43,8 @@ def fault(sqlstate: str, text: str, hint: str | None = None) -> ProxyError:
 
 def parse(sql: str) -> Copy | None:
     """None for what is no COPY.  Raises ClientFault with PostgreSQL's SQLSTATE, NotSupported."""
+    if _COPY.match(sql) is None:
+        return None
     found = [token for token in tokens(sql) if token.kind is not Kind.END]
     if not found or found[0].kind is not Kind.WORD or found[0].value != "copy":
         return None

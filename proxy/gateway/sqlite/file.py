@@ -15,14 +15,14 @@ import apsw
 import apsw.ext
 
 from proxy.gateway.copy_statement import parse as parse_copy
-from proxy.gateway.engine import Column, Described, Engine, Raw, Result, Value
+from proxy.gateway.engine import INT4, Column, Described, Engine, Raw, Result, Value
 from proxy.gateway.sqlite import types
 from proxy.gateway.sqlite.aside import Transactions, is_aside
 from proxy.gateway.sqlite.catalog import Catalog, asks_catalog
 from proxy.gateway.sqlite.copying import copied
 from proxy.gateway.sqlite.faults import refused, unsupported
 from proxy.gateway.sqlite.functions import provide, tell
-from proxy.gateway.sqlite.normal import split
+from proxy.gateway.sqlite.normal import split, template
 from proxy.gateway.sqlite.schema import relations
 from proxy.gateway.sqlite.store import Store
 from proxy.gateway.sqlite.translate import Translation, translate
@@ -149,6 +149,9 @@ class File(Transactions):
         return Described(found.parameters, _columns(found))
 
     def _executed(self, sql: str, parameters: Sequence[Value], oids: tuple[int, ...]) -> Result:
+        if not parameters and not oids:
+            sql, parameters = template(sql)
+            oids = (INT4,) * len(parameters)
         found = self._translated(sql, oids)
         bindings: dict[str, Any] = {str(number): value for number, value in enumerate(parameters, 1)}
         if found.kind == "select":

@@ -7,6 +7,7 @@ comments, and "$1" for a parameter.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from proxy.gateway.sqlite.faults import refused, unsupported
@@ -15,10 +16,37 @@ from proxy.session.tokens import Kind, Token, tokens
 MAX_SQL = 1 << 20             # characters of a query string
 
 
+_SIMPLE = re.compile(r"[^;'\"$/\-\\\0]*+;?\s*+")                # one statement without strings, quotes, comments
+_NUMBERS = re.compile(r"(?<=[=<>])(\s*+)(\d{1,9})(?=\s*+(?:$|[),]|and\b|or\b|order\b|limit\b|group\b))", re.IGNORECASE)
+_DOUBTFUL = re.compile(r"['$]|--|/\*")
+_QUOTED = re.compile(r'"([^"]*+)"')
+_TEMPLATED = re.compile(r"\s*+(?:select|update|delete)\b", re.IGNORECASE)
+
+
+def template(sql: str) -> tuple[str, tuple[int, ...]]:
+    """The statement with the whole numbers that something is compared with as parameters, and those numbers.
+
+    So that a statement is translated once, and not for each key that somebody writes into it.
+    """
+    if _TEMPLATED.match(sql) is None or _DOUBTFUL.search(sql) is not None or any(
+            not name.isidentifier() for name in _QUOTED.findall(sql)):
+        return sql, ()
+    numbers: list[int] = []
+
+    def one(found: re.Match[str]) -> str:
+        numbers.append(int(found[2]))
+        return f"{found[1]}${len(numbers)}"
+
+    return _NUMBERS.sub(one, sql), tuple(numbers)
+
+
 def split(sql: str) -> list[str]:
     """The statements of a query string, as they were written."""
     if len(sql) > MAX_SQL:
         raise refused("54000", "the query string is too long for a SQLite file")
+    if _SIMPLE.fullmatch(sql) is not None:
+        alone = sql.rstrip("; \t\n\r\f\v")
+        return [alone] if alone else []
     parts: list[str] = []
     first: Token | None = None
     last: Token | None = None

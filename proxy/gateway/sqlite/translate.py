@@ -127,7 +127,7 @@ class _Translator:
                     self.tree = new
                 else:
                     node.replace(new)
-        return Translation(self.tree.sql(dialect="sqlite"), kind, columns, parameters)
+        return Translation(self.tree.sql(dialect="sqlite", copy=False), kind, columns, parameters)
 
     def _name(self, select: exp.Select) -> None:
         """Items keep the names that PostgreSQL gives them, whatever becomes of them: who stands outside may use them."""
