@@ -102,6 +102,11 @@ def _float(value: Value) -> Value:
         raise refused("22P02", f'invalid input syntax for type double precision: "{value!s}"') from None
 
 
+def _real(value: Value) -> Value:
+    """SQLite has whole numbers in columns and casts of other types, too: what is computed with them is not whole."""
+    return float(value) if isinstance(value, int) else value
+
+
 def _bool(value: Value) -> Value:
     return None if value is None else int(value != 0) if isinstance(value, int) else from_text(str(value), 16)
 
@@ -210,7 +215,8 @@ FUNCTIONS: dict[str, tuple[int, Callable[..., Value]]] = {
     "pg_mul": (2, _arithmetic("*", lambda a, b: a * b, lambda a, b: a * b)),
     "pg_div": (2, _arithmetic("/", _quotient, lambda a, b: a / b)), "pg_mod": (2, _arithmetic("%", _rest, math.fmod)),
     "pg_int2": (1, _int(16, "smallint")), "pg_int4": (1, _int(32, "integer")), "pg_int8": (1, _int(64, "bigint")),
-    "pg_float8": (1, _float), "pg_bool": (1, _bool), "pg_text": (1, _as_text), "pg_bytea": (1, _as_bytes), "pg_uuid": (1, _as_uuid),
+    "pg_float8": (1, _float), "pg_real": (1, _real), "pg_bool": (1, _bool),
+    "pg_text": (1, _as_text), "pg_bytea": (1, _as_bytes), "pg_uuid": (1, _as_uuid),
     "pg_json": (1, json_values.checked), "pg_json_get": (2, json_values.get), "pg_json_text": (2, json_values.get_text),
     "pg_when": (1, moments.when), "pg_stored": (1, moments.to_store), "pg_day": (1, moments.day), "pg_shift": (3, moments.shifted),
     "pg_trunc": (2, moments.truncated),

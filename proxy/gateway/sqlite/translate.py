@@ -15,7 +15,7 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from proxy.gateway.engine import BOOL, TEXT
+from proxy.gateway.engine import BOOL, FLOAT8, TEXT
 from proxy.gateway.sqlite.coercion import assignments, call, cast, compared, is_default, without_defaults
 from proxy.gateway.sqlite.definitions import define
 from proxy.gateway.sqlite.faults import refused, unsupported
@@ -208,7 +208,9 @@ class _Translator:
         if kind in _OPERATORS:
             if self._moments(node):
                 raise unsupported("arithmetic with times")
-            return call(_OPERATORS[kind], node.this, node.expression)
+            kinds = {self.types.of(node.this), self.types.of(node.expression)}
+            real = FLOAT8 in kinds or (kind is exp.Div and NUMERIC in kinds)
+            return call(_OPERATORS[kind], call("pg_real", node.this) if real else node.this, node.expression)
         if isinstance(node, (*COMPARED, exp.Between, exp.In)) and not isinstance(node.parent, exp.Update | exp.OnConflict):
             compared(node, self.types)
             if isinstance(node, exp.EQ | exp.NEQ) and isinstance(node.expression, exp.Any):
