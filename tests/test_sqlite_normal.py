@@ -9,10 +9,10 @@ from proxy.gateway.sqlite.normal import plain, split, template
 
 
 @pytest.mark.parametrize(("sql", "parts"), [
-    ("", []), (" ; ;", []), ("select 1", ["select 1"]), ("select 1;", ["select 1"]), ("select 1; select 2 ;", ["select 1", "select 2"]),
     ("", []), (" ; ;", []), ("select 1", ["select 1"]), ("select 1;", ["select 1"]),
-    ("select 1; select 2 ;", ["select 1", "select 2"]),
-    ("-- nothing", []), ("select 1 --;\n;select 2", ["select 1", "select 2"])])
+    ("select 1; select 2 ;", ["select 1", "select 2"]), ("select ';'", ["select ';'"]), ('select ";" -- ; x', ['select ";"']),
+    ("select $$;$$; /* ; */ select 2", ["select $$;$$", "select 2"]), ("-- nothing", []),
+    ("select 1 --;\n;select 2", ["select 1", "select 2"])])
 def test_split(sql: str, parts: list[str]) -> None:
     assert split(sql) == parts
 
