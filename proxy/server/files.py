@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import apsw
 
 from proxy.config.target import Target
+from proxy.gateway.inflow import Inflow
 from proxy.gateway.maintenance import Maintenance
 from proxy.gateway.session import Session
 from proxy.gateway.sqlite.catalog import Catalog
@@ -88,7 +89,7 @@ class Files:
             if worker.settings.log.connections:
                 log.info("client let in", extra={"fields": worker.line(client)})
             await stream.write(welcome(told, key))
-            await Session(stream, file, client.tally).run()
+            await Session(Inflow(stream), file, client.tally).run()
             client.reason = "client said goodbye"
         finally:
             if key is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from proxy.config.clients import User
 from proxy.config.target import Engine, Target
 from proxy.errors import Forbidden, ProxyError
+from proxy.gateway.inflow import Inflow
 from proxy.gateway.maintenance import Maintenance
 from proxy.gateway.session import Session
 from proxy.server.client import welcome
@@ -70,4 +71,4 @@ async def maintain(worker: Worker, stream: Stream, hello: Startup, account: User
                   "standard_conforming_strings": "on", "is_superuser": "off", "session_authorization": hello.user,
                   "application_name": name}
     await stream.write(welcome(parameters, (pid, secret)))
-    await Session(stream, engine).run()
+    await Session(Inflow(stream), engine).run()

@@ -47,6 +47,7 @@ class File(Transactions):
         self._known: OrderedDict[tuple[str, tuple[int, ...]], Translation] = OrderedDict()
         self._declared: dict[str, dict[str, str]] = {}
         self._version: tuple[int, int] | None = None
+        self._data: int | None = None         # SQLite's count of changes, when the tables were looked at
 
     @classmethod
     async def connect(cls, store: Store, *, session: Mapping[str, Value], settings: dict[str, str], catalog: Catalog | None = None,
@@ -96,13 +97,14 @@ class File(Transactions):
         """The tables, where they have changed: here, or by another program."""
         version = self._versions()
         if version == self._version:
+            self._data = self.connection.data_version()
             return
         self._known.clear()
         names = [row[0] for schema in ("sqlite_schema", "sqlite_temp_schema") for row in self.connection.execute(
             f"SELECT name FROM {schema} WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")]
         self._declared = {str(name): {str(row[1]): str(row[2]) for row in self.connection.execute(
             "SELECT * FROM pragma_table_info(?)", (name,))} for name in names}
-        self._version = version
+        self._version, self._data = version, self.connection.data_version()
 
     def _versions(self) -> tuple[int, int]:
         return int(str(self.connection.pragma("schema_version"))), int(str(self.connection.pragma("schema_version", schema="temp")))
@@ -152,18 +154,47 @@ class File(Transactions):
         if not parameters and not oids:
             sql, parameters = template(sql)
             oids = (INT4,) * len(parameters)
-        found = self._translated(sql, oids)
+        found = self._known.get((sql, oids))
+        if found is None or found.kind != "select" or self._data is None:
+            found = self._translated(sql, oids)
         bindings: dict[str, Any] = {str(number): value for number, value in enumerate(parameters, 1)}
         if found.kind == "select":
-            return Result("SELECT ", _columns(found), _Cursor(self, found.sql, bindings))
+            return self._selected(found, sql, oids, bindings)
         self.begin()
         if not found.kind.islower():
             self._define(found)
+            self._data = None
             return Result(found.kind)
         before = self.connection.total_changes()
         rows = list(self.connection.execute(found.sql, bindings))
         changes = self.connection.changes() if self.connection.total_changes() != before else 0
         return Result(f"INSERT 0 {changes}" if found.kind == "insert" else f"{found.kind.upper()} {changes}", _columns(found), rows)
+
+    def _selected(self, found: Translation, sql: str, oids: tuple[int, ...], bindings: dict[str, Any]) -> Result:
+        """What was known is asked at once.  Only then can be told cheaply whether somebody has changed the file since it was
+        translated: SQLite counts what it sees when it begins to read.  If so, and the tables are others, once more."""
+        cursor: _Cursor | None = None
+        try:
+            cursor = _Cursor(self, found.sql, bindings)
+        except apsw.SQLError:
+            if self._unchanged():
+                raise
+        if cursor is None or not self._unchanged():
+            if cursor is not None:
+                cursor.end()
+            found = self._translated(sql, oids)
+            cursor = _Cursor(self, found.sql, bindings)
+        return Result("SELECT ", _columns(found), cursor)
+
+    def _unchanged(self) -> bool:
+        """Are the tables as they were when they were looked at?"""
+        data = self.connection.data_version()
+        if data == self._data:
+            return True
+        before = self._version
+        self._look()
+        self._data = data
+        return before == self._version
 
     def _define(self, found: Translation) -> None:
         """Several statements are all or none."""
@@ -245,6 +276,7 @@ class File(Transactions):
         await self._roll_back()
 
     async def _roll_back(self) -> None:
+        self._data = None
         if self.connection.in_transaction:
             await self.store.run(lambda: list(self.connection.execute("ROLLBACK")))
 
@@ -259,6 +291,8 @@ class File(Transactions):
         return begun
 
     async def say(self, sql: str) -> None:
+        if sql.startswith("ROLLBACK"):
+            self._data = None
         await self.work(lambda: list(self.connection.execute(sql)))
 
 
@@ -267,7 +301,8 @@ class _Cursor:
 
     def __init__(self, file: File, sql: str, bindings: dict[str, Any]) -> None:
         self.file = file
-        self.rows: Iterator[Any] = iter(file.connection.cursor().execute(sql, bindings))
+        self.cursor = file.connection.cursor()
+        self.rows: Iterator[Any] = iter(self.cursor.execute(sql, bindings))
         self.ready = list(islice(self.rows, FIRST))
         self.ended = len(self.ready) < FIRST
 
@@ -278,10 +313,14 @@ class _Cursor:
         some, self.ready = self.ready[:most], self.ready[most:]
         return some
 
+    def end(self) -> None:
+        """In the file's thread: the rest is not wanted."""
+        self.ended, self.ready = True, []
+        self.cursor.close()
+
     async def close(self) -> None:
         if not self.ended:
-            self.ended, self.ready = True, []
-            await self.file.store.once(self.rows.close)  # type: ignore[attr-defined]
+            await self.file.store.once(self.end)
 
 
 def _columns(found: Translation) -> tuple[Column, ...] | None:
