@@ -23,13 +23,13 @@ HERE = Path(__file__).resolve().parent
 if __package__ in (None, ""):                 # run as a file
     sys.path[0] = str(HERE.parent)
 
-from benchmarks import bulk, capacity, cold, different, machine, memory, mysql, pgbench, plot, report  # noqa: E402
+from benchmarks import bulk, capacity, cold, different, machine, memory, mysql, pgbench, plot, report, sqlite  # noqa: E402
 from benchmarks.plan import Plan  # noqa: E402
 from benchmarks.rounds import Row  # noqa: E402
 
 PARTS: dict[str, Callable[[Plan], Iterator[Row]]] = {
     "capacity": capacity.run, "pgbench": pgbench.run, "bulk": bulk.run, "memory": memory.run, "cold": cold.run,
-    "different": different.run, "mysql": mysql.run}
+    "different": different.run, "mysql": mysql.run, "sqlite": sqlite.run}
 SHAPES = ("simple", "extended", "prepared")
 MODES = ("session", "transaction", "auto")
 PEERS = ("direct", "switchboard", "pgbouncer")

@@ -16,8 +16,9 @@ TITLES = {
     "cold": "A cold pool",
     "different": "Clients with settings of their own",
     "mysql": "The MySQL relay, beside the PostgreSQL relay in session mode",
+    "sqlite": "SQLite files behind the gateway, beside sqlite3's own shell over a pipe",
 }
-PEERS = ("direct", "mysql", "switchboard", "pgbouncer")
+PEERS = ("direct", "mysql", "shell", "switchboard", "pgbouncer")
 
 
 def write(out: Path, target: Path, plot: str | None) -> None:
