@@ -15,7 +15,6 @@ class Without(NamedTuple):
     reason: str
 
 
-CONSOLE = Without("there is no admin console yet")
 HELD = tuple[str, str | tuple[str, ...] | Without]
 
 BEHAVIOURS: dict[int, HELD] = {
@@ -125,7 +124,7 @@ BEHAVIOURS: dict[int, HELD] = {
     60: ("a client that leaves: its transaction is rolled back, what it has not read reaches nobody",
          ("proxy::test_a_client_lost_in_a_transaction_costs_a_rollback",
           "query_flow::test_a_client_that_leaves_in_mid_answer_takes_its_server_along")),
-    61: ("PAUSE", CONSOLE),
+    61: ("PAUSE", "console::test_pause_and_resume"),
     62: ("queries, transactions and their times are counted", ("hot::test_histograms_agree", "proxy::test_metrics_and_health")),
     63: ("a NOTICE for who waits long", "timeouts::test_who_waits_is_told_once"),
     64: ("query_wait_timeout", "proxy::test_query_wait_timeout"),
@@ -156,14 +155,14 @@ BEHAVIOURS: dict[int, HELD] = {
     80: ("a wrong key is answered by nothing", "protocol_versions::test_a_long_key_cancels_and_a_shortened_one_does_not"),
     81: ("cancels between processes", Without("there is one process yet")),
     82: ("cancel over TLS", "tls_clients::test_cancel_over_tls"),
-    83: ("SHOW in the console", CONSOLE),
-    84: ("the extended protocol in the console", CONSOLE),
+    83: ("SHOW in the console", "console::test_show"),
+    84: ("the extended protocol in the console", "console::test_asyncpg"),
     85: ("a reload of a broken file changes nothing", "tls_clients::test_certificates_are_reloaded_for_new_connections"),
     86: ("a changed target serves new leases",
          ("proxy::test_reload_keeps_untouched_pools", "pool_life::test_a_reload_moves_transaction_clients_to_the_new_pool")),
     87: ("TLS towards clients changes for new connections", "tls_clients::test_certificates_are_reloaded_for_new_connections"),
-    88: ("DISABLE", CONSOLE),
-    89: ("KILL", CONSOLE),
+    88: ("DISABLE", "console::test_disable_and_enable"),
+    89: ("KILL", "console::test_kill"),
     90: ("a stop waits for transactions", "proxy::test_drain_ends_at_a_transaction_boundary"),
     91: ("a plugin that is gone after a reload: who is in stays in, as with PostgreSQL and pg_hba.conf, nobody else gets there",
          "pool_life::test_a_plugin_that_is_gone_after_a_reload"),

@@ -35,6 +35,8 @@ class User(Section):
         None, "Pool mode of this user's clients, who then share connections of their own, as many again as the plugin's at most; "
               "unset: as the plugin's pool says.")
     maintenance: bool = setting(True, "May use the maintenance database `postgres` for its own plugins.")
+    console: Literal["none", "stats", "admin"] = setting(
+        "none", "What this user may do in the console, the database `switchboard` (or `pgbouncer`): nothing, look, or command too.")
     replication: bool = setting(False, "May start replication connections, physical ones included: those read whole servers.")
 
 

@@ -30,6 +30,7 @@ class Housekeeping(Dialling):
         listener: Listener | None
         clear_until: float
         unpooled: bool
+        paused: bool
 
         @property
         def max_wait(self) -> float: ...
@@ -44,7 +45,8 @@ class Housekeeping(Dialling):
     def sweep(self, now: float) -> None:
         """Close what is too old or idle for too long, keep what is needed warm."""
         settings, before, self.now = self.settings, self.now, now
-        self.plain = not (self.retired or self.unpooled or now < self.clear_until or (self.budget is not None and self.budget.pressed))
+        pressed = self.budget is not None and self.budget.pressed
+        self.plain = not (self.retired or self.paused or self.unpooled or now < self.clear_until or pressed)
         least = self.kept = self._least(before)
         self._lend()
         for upstream in [upstream for stack in self.idle.values() for upstream in stack]:
@@ -53,7 +55,8 @@ class Housekeeping(Dialling):
             if old or (bored and self.open > least) or self.reach.moved(upstream.route):
                 self.drop(upstream)
         self._look_for_ends()
-        if not (self.retired or self.full or self.unpooled or self._later is not None or now < self.clear_until) and self.up:
+        closed = self.retired or self.paused or self.full or self.unpooled
+        if not (closed or self._later is not None or now < self.clear_until) and self.up:
             for _ in range(least - self.open - self.coming):
                 if self.budget is not None and not self.budget.allows(self._pool()):
                     break

@@ -95,6 +95,8 @@ class Pool(Housekeeping):
         self.clear_until = 0.0
         self.unpooled = target.database in TEMPLATES
         self.plain = not self.unpooled
+        self.paused = False                   # by an operator: clients wait, what comes back is closed
+        self.pausing: asyncio.Future[None] | None = None
 
     def _pool(self) -> Pool:
         return self
@@ -189,7 +191,7 @@ class Pool(Housekeeping):
 
     def wake(self) -> None:
         """Do all that can be done for those who wait."""
-        while self.queue and self._serve_one():
+        while self.queue and not self.paused and self._serve_one():
             continue
 
     def _serve_one(self) -> bool:
@@ -329,7 +331,7 @@ class Pool(Housekeeping):
         wanted = waiter.settings
         if (place.gone or waiter.key != upstream.key or (wanted is not None and wanted is not upstream.settings and not (
                     waiter.adapts and _fits(upstream.settings, wanted)))
-                or self.retired or (upstream.expires and self.now > upstream.expires)):
+                or self.retired or self.paused or (upstream.expires and self.now > upstream.expires)):
             return False
         self.queue.popleft()
         self.waiting -= 1
@@ -359,6 +361,22 @@ class Pool(Housekeeping):
             self.resting.discard(upstream)
             self._shelve(upstream)
 
+    def pause(self) -> None:
+        """From now on nobody gets a connection; those that are lent end when they come back."""
+        self.paused, self.plain = True, False
+        for upstream in [upstream for stack in self.idle.values() for upstream in stack]:
+            self.drop(upstream)
+
+    def resume(self) -> None:
+        self.paused = False
+        self.wake()
+
+    async def ended(self) -> None:
+        """Returns when no connection is open, or the pause is over."""
+        while self.paused and self.open:
+            self.pausing = self.pausing if self.pausing is not None and not self.pausing.done() else self.loop.create_future()
+            await asyncio.shield(self.pausing)
+
     def heard_lately(self) -> bool:
         """Has the server answered somebody here within `check_delay`, and is that connection still there?"""
         since = self.now - self.check_delay
@@ -385,7 +403,7 @@ class Pool(Housekeeping):
 
     def _shelve(self, upstream: Upstream) -> None:
         now = upstream.idle_since = self.now
-        if (upstream.expires and now > upstream.expires) or (
+        if (upstream.expires and now > upstream.expires) or self.paused or (
                 not self.waiting and (self.retired or self.unpooled or now < self.clear_until)):
             upstream.close()
             self._gone()
@@ -412,6 +430,8 @@ class Pool(Housekeeping):
         self.counters.closed += 1
         if self.budget is not None:
             self.budget.freed()
+        if self.paused and not self.open and self.pausing is not None and not self.pausing.done():
+            self.pausing.set_result(None)
         self.wake()
 
     def drop(self, upstream: Upstream) -> None:

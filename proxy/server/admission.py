@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from proxy.server.worker import Worker
 
 MAINTENANCE = frozenset({"postgres", "template1"})
+CONSOLE = frozenset({"switchboard", "pgbouncer"})
 
 
 async def admit(worker: Worker, stream: Stream, client: Client) -> Startup | CancelRequest:
@@ -291,6 +292,8 @@ def destination(worker: Worker, client: Client, hello: Startup) -> Target | None
     assert client.account is not None
     if hello.database in MAINTENANCE and hello.replication is None:
         return None
+    if hello.database in CONSOLE and hello.database not in worker.configuration.listed:
+        raise Forbidden("permission denied for the console", hint=f"Set switchboard.users.{hello.user}.console to stats or admin.")
     try:
         target = worker.route(hello.database, hello.parameters.get("application_name", ""))
     except SharedDatabase:
@@ -311,8 +314,17 @@ def destination(worker: Worker, client: Client, hello: Startup) -> Target | None
                            detail=f"switchboard.plugin.{target.plugin}.engine is reject.")
     if target.engine is Engine.SQLITE and hello.replication is not None:
         raise NotSupported(f"plugin {target.plugin} lives in a SQLite file, which has no replication connections")
+    if target.plugin in worker.disabled:
+        fault = UnknownDatabase(f'database "{hello.database}" is disabled')
+        fault.sqlstate = "57P03"
+        raise fault
     enter_plugin(worker, client, hello.database, target)
     return target
+
+
+def invited(hello: Startup, account: User) -> bool:
+    """Does this user come to the console?"""
+    return hello.database in CONSOLE and account.console != "none" and hello.replication is None
 
 
 def permit(client: Client, hello: Startup, target: Target) -> None:

@@ -25,7 +25,7 @@ from proxy.relay.attentive import Attentive
 from proxy.relay.relay import Relay
 from proxy.relay.statementwise import Statementwise
 from proxy.relay.unused import Unused
-from proxy.server.admission import admit, destination
+from proxy.server.admission import admit, destination, invited
 from proxy.server.limits import Head
 from proxy.session.parameters import beginnings
 from proxy.wire import messages
@@ -83,6 +83,11 @@ async def _live(worker: Worker, stream: Stream, client: Client) -> None:
     if isinstance(hello, CancelRequest):
         await worker.cancel(hello, client)
         _read_away(stream, 1)
+        return
+    if client.account is not None and invited(hello, client.account):
+        worker.logins.end(worker.tasks[client])
+        stream.limit = MAX_GATEWAY_MESSAGE
+        await worker.attend_console(stream, client, hello, client.account)
         return
     target = destination(worker, client, hello)
     worker.logins.end(worker.tasks[client])

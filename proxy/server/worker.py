@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 SWEEP = 1.0                 # seconds between two looks at idle upstreams
 MAX_ROUTES = 1000
+ASIDE = ("(maintenance)", "(console)")
 
 
 class Worker(Pools):
@@ -97,6 +98,7 @@ class Worker(Pools):
         self.served = 0
         self.quota = Quota()
         self.files = Files()
+        self.disabled: set[str] = set()       # plugins that the console has closed to newcomers
         self.embedded_alive: Callable[[], bool] | None = None
         self._stop = asyncio.Event()
 
@@ -169,6 +171,11 @@ class Worker(Pools):
 
         await maintain(self, stream, hello, account)
 
+    async def attend_console(self, stream: Stream, client: Client, hello: Startup, account: User) -> None:
+        from proxy.server.console import serve_console
+
+        await serve_console(self, stream, client, hello, account)
+
     def parted(self, client: Client) -> None:
         """The one way out: counters down, one line."""
         self.clients.discard(client)
@@ -177,7 +184,7 @@ class Worker(Pools):
         relay, tally = client.relay, client.tally
         if tally is not None:
             tally.clients -= 1
-        level = logging.INFO if relay is not None or client.plugin == "(maintenance)" else logging.WARNING
+        level = logging.INFO if relay is not None or tally is not None or client.plugin in ASIDE else logging.WARNING
         wanted = client.reason and self.settings.log.connections and log.isEnabledFor(level)
         if wanted and (level == logging.INFO or self.quota.allows(client.address.rpartition(":")[0], client.sqlstate or client.reason)):
             log.log(level, "client left" if client.plugin else "client refused",
