@@ -25,7 +25,7 @@ class MysqlProvision(Provision):
     """Counts where `beside` counts."""
 
     def __init__(self, beside: Provision, reach: MysqlReach) -> None:
-        super().__init__(beside.settings, beside.mint)
+        super().__init__(beside.settings, beside.mint, beside.budget_of)
         self.reach = reach
         self.outcomes, self.time = beside.outcomes, beside.time
 
