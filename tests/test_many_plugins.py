@@ -138,4 +138,4 @@ async def test_forty_plugins_share_twenty_connections(crowd: Daemon, postgres: P
 
 @pytest.mark.long
 async def test_forty_plugins_share_twenty_connections_for_long(crowd: Daemon, postgres: Postgres) -> None:
-    await plays(crowd, postgres, 1500)
+    await plays(crowd, postgres, 500)
