@@ -35,6 +35,7 @@ REWRITTEN = tuple((re.compile(pattern, re.IGNORECASE), text) for pattern, text i
     (r"(now\(\)|current_timestamp) ([+-]) interval '([\d.]+) seconds'", r"datetime('now', '\2\3 seconds')"),
     (r"(\"?[\w.\"]+) \+ interval '([\d.]+) seconds'", r"datetime(\1, '+\2 seconds')"),
     (r"\bgreatest\(", "max("), (r"\bnow\(\)", "CURRENT_TIMESTAMP"), (r"\bilike\b", "like"), (r"::text\b", ""),
+    (r"::double precision\b", " * 1.0"), (r'(select .* from "\w+") on conflict', r"\1 where true on conflict"),
     (r"\bcount\(([^)]*)\)::(?:int|integer)\b", r"count(\1)"), (r"\bchr\(1\)", "char(1)"),
     (r"select \* from information_schema\.tables where table_name = (\?\d+) and table_schema = current_schema\(\)",
      r"select 1 from sqlite_master where type = 'table' and name = \1")))
@@ -81,7 +82,7 @@ class Player:
             what = "differing" if not isinstance(own, Refused) and theirs.sqlstate != UNSUPPORTED else "refused"
             return Verdict(plugin, sql, what, f"{theirs.sqlstate} {theirs}")
         if isinstance(own, Refused):
-            if own.sqlstate == UNREADABLE:
+            if own.sqlstate == UNREADABLE or "no such table: pg_" in str(own):
                 return Verdict(plugin, sql, "ran", f"SQLite itself: {own}")
             return Verdict(plugin, sql, "differing", f"ran, but in SQLite itself: {own.sqlstate} {own}")
         shown = source == "text" or source == "said"
@@ -143,7 +144,7 @@ def counts(verdicts: Sequence[Verdict]) -> dict[str, Any]:
 
 
 def through_daemon(folder: Path) -> list[Verdict]:
-    """Files of its own for the daemon, and others for SQLite itself."""
+    """Files of its own for the daemon, and others for SQLite itself.  `folder`: where the daemon's own PostgreSQL may look, too."""
     for name in ("served", "itself"):
         (folder / name).mkdir()
         restore(folder / name)
@@ -180,7 +181,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--itself", action="store_true")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(prefix="sb-", dir="/tmp") as name:
+        Path(name).chmod(0o711)
         verdicts = (by_itself if options.itself else through_daemon)(Path(name))
     if options.json:
         json.dump({**counts(verdicts), "verdicts": [dataclasses.asdict(one) for one in verdicts]}, sys.stdout, indent=1)
