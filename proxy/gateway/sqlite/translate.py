@@ -216,7 +216,7 @@ class _Translator:
             if isinstance(node, exp.EQ | exp.NEQ) and isinstance(node.expression, exp.Any):
                 return _among(node)
             return node
-        if isinstance(node, exp.Column) and not _passive(node) and self.types.of(node) in TEMPORAL:
+        if isinstance(node, exp.Column) and not _passive(node) and not _of_result(node) and self.types.of(node) in TEMPORAL:
             return call("pg_when", node.copy())
         if kind is exp.Round and self.types.of(node.this) == NUMERIC:
             return call("pg_round_away", node.this, node.args.get("decimals") or exp.Literal.number(0))
@@ -228,6 +228,8 @@ class _Translator:
             case exp.Dot():
                 called: exp.Expr = node.expression
                 return called
+            case exp.Insert() if node.args.get("conflict") is not None and isinstance(node.expression, exp.Query):
+                _ended(node.expression)
             case exp.OnConflict():
                 keys = node.args.get("conflict_keys") or ()
                 node.set("conflict_keys", [part.this if isinstance(part, exp.Ordered) else part for part in keys])
@@ -325,6 +327,21 @@ def _target(column: exp.Column) -> bool:
     within = parent.parent if isinstance(parent, exp.Ordered) else parent
     return isinstance(within, exp.OnConflict | exp.Insert | exp.Schema) or (
         isinstance(within, exp.Join) and column in (within.args.get("using") or ()))
+
+
+def _of_result(column: exp.Column) -> bool:
+    """ORDER BY behind a UNION names columns of the result, and SQLite takes nothing but names there."""
+    ordered = column.parent
+    return isinstance(ordered, exp.Ordered) and ordered.parent is not None and isinstance(ordered.parent.parent, exp.SetOperation)
+
+
+def _ended(query: exp.Query) -> None:
+    """SQLite would read the ON of ON CONFLICT as a join's: it must be told that FROM has ended."""
+    last: exp.Expr = query
+    while isinstance(last, exp.SetOperation) and not any(last.args.get(key) for key in ("order", "limit")):
+        last = last.expression
+    if isinstance(last, exp.Select) and not any(last.args.get(key) for key in ("where", "group", "having", "order", "limit", "offset")):
+        last.set("where", exp.Where(this=exp.true()))
 
 
 def _passive(node: exp.Expr) -> bool:
