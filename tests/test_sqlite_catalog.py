@@ -104,6 +104,7 @@ async def test_binary_answers(running: Daemon) -> None:
     ("select * from pg_authid", "42501"), ("select pg_read_file('/etc/passwd'), relname from pg_class", "42501"),
     ("select * from pg_stat_activity", "42501"), ("select pg_terminate_backend(pid) from pg_locks", "42501"),
     ("with x as (delete from team returning 1) select * from x, pg_class", "25006"), ("select pg_sleep(1) from pg_class", "42501"),
+    ("select pg_notify('bell', 'rings')", "0A000"),
     ("select set_config('role', 'postgres', false) from pg_class", "42501"), ("select lo_create(0) from pg_class", "25006"),
     ("select nope from pg_class", "42703"), ("select pg_advisory_lock(1) from pg_class", "0A000")])
 def test_nothing_else_is_reached_that_way(running: Daemon, question: str, sqlstate: str) -> None:

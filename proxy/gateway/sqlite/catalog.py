@@ -41,7 +41,7 @@ _ASKED = frozenset(("regclass", "regtype", "regproc", "regnamespace", "regrole",
 _HINTS = ("pg_", "information_schema", "advisory", "reg", "format_type", "current_schemas", "_privilege", "_description")
 _QUERIES = frozenset(("select", "with", "values", "table"))
 _FORBIDDEN = ("pg_stat_get_activity(integer)", "pg_cancel_backend(integer)", "pg_terminate_backend(integer, bigint)",
-              "pg_sleep(double precision)")
+              "pg_sleep(double precision)", "pg_notify(text, text)")
 _FIELDS = {"S": pq.DiagnosticField.SEVERITY, "C": pq.DiagnosticField.SQLSTATE, "M": pq.DiagnosticField.MESSAGE_PRIMARY,
            "D": pq.DiagnosticField.MESSAGE_DETAIL, "H": pq.DiagnosticField.MESSAGE_HINT,
            "P": pq.DiagnosticField.STATEMENT_POSITION}
@@ -190,6 +190,8 @@ class Catalog:
             fields = {letter: (result.error_field(field) or b"").decode() for letter, field in _FIELDS.items()}
             if fields["C"] == "42501" and re.match(r"permission denied for (table|view) (?!pg_)", fields["M"]):
                 raise unsupported("a question to the catalog and to tables at once", "Ask one after the other.")
+            if fields["C"] == "42501" and "pg_notify" in fields["M"]:
+                raise unsupported("NOTIFY")
             raise Refused(fields)
         return result
 
