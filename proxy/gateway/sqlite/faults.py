@@ -39,6 +39,8 @@ _TEXTS = (
     (re.compile(r'near "(.*)": syntax error'), "42601", 'syntax error at or near "{}"'),
     (re.compile(r"no such savepoint: (.+)"), "3B001", 'savepoint "{}" does not exist'),
     (re.compile(r"misuse of aggregate.*?: (.+)"), "42803", "aggregate functions are not allowed here: {}"),
+    (re.compile(r"ON CONFLICT clause does not match any"), "42P10",
+     "there is no unique or exclusion constraint matching the ON CONFLICT specification"),
     (re.compile(r"(?:integer overflow)"), "22003", "bigint out of range"),
 )
 
