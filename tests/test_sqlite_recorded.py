@@ -29,6 +29,8 @@ def test_the_gateway_answers_as_sqlite_does_or_refuses() -> None:
     assert not told(verdicts, "differing")
     assert (found["statements"], found["differing"]) == (379, 0)
     assert found["equal"] + found["failed alike"] >= 353, found
+    assert (f"{found['equal']} give what SQLite itself gives, {found['failed alike']} fail as they do there, {found['ran']} ask for"
+            in (HERE.parent.parent / "README.md").read_text()), found
     assert found["equal with rows"] >= 266, found
     assert sum(found["reasons"].values()) <= 13, found["reasons"]
     assert {reason.removesuffix(" is not supported on a SQLite file") for reason in found["reasons"]} <= REASONS
