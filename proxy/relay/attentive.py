@@ -431,7 +431,7 @@ class Attentive(Leading):
         if self.held and not self.attention and (strange or (self._account is not None and self._account.quick)):
             self.unwalk()
             self._mount(upstream)
-            held, self.held = self.held, b""
+            held, self.held, self.stub = self.held + self.stub, b"", b""
             self._attend(held)
             return
         if self.held and self.attention and self.entering and (strange or (self._account is not None and self._account.quick)):
