@@ -324,3 +324,27 @@ def test_cursors(running: Daemon, connection: psycopg.Connection[Any]) -> None:
     connection.autocommit = True
     with pytest.raises(psycopg.errors.NoActiveSqlTransaction):
         connection.execute("declare c cursor for select 1")
+
+
+def test_values_of_megabytes(running: Daemon, connection: psycopg.Connection[Any]) -> None:
+    text = "aé" * 2_000_000
+    connection.execute("insert into t values (1, %s)", (text,))
+    assert connection.execute("select name from t").fetchone() == (text,)
+
+
+def test_a_stop_waits_for_transactions(tmp_path: Path) -> None:
+    base = {"client": "better-sqlite3", "connection": {"directory": str(tmp_path / "data")}}
+    one = Daemon(tmp_path, base, sqlite={"catalog": False})
+    with one.connect("app", autocommit=False) as busy, one.connect("app") as idle:
+        busy.execute("create table t (a integer)")
+        one.signal(signal.SIGTERM)
+        one.logged("msg=draining")
+        busy.execute("insert into t values (1)")
+        busy.commit()
+        for connection in (busy, idle):
+            with pytest.raises(psycopg.OperationalError):
+                connection.execute("select 1")
+        assert one.process.wait(20) == 0
+    with sqlite3.connect(tmp_path / "data" / "app.sqlite") as program:
+        assert program.execute("select * from t").fetchall() == [(1,)]
+    program.close()

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Sequence
 from typing import Protocol
 
-from proxy.errors import ClientFault, ProxyError
+from proxy.errors import ClientFault, ProxyError, Shutdown
 from proxy.gateway.answers import complete, copying, data_row, row_description, rows_of
 from proxy.gateway.cursors import Cursors, about_cursors
 from proxy.gateway.engine import Column, Engine, Result, Rows, Value
@@ -33,7 +33,16 @@ class Session(Cursors):
     def __init__(self, stream: Stream, engine: Engine, tally: Tally | None = None) -> None:
         super().__init__(engine)
         self.stream, self.tally = stream, tally
-        self.skipping = False
+        self.skipping = self.reading = self.leaving = False
+
+    def leave(self) -> bool:
+        """End it when no transaction is open.  Is it at rest now, and may be ended from outside?"""
+        self.leaving = True
+        return self.reading and self._at_rest
+
+    @property
+    def _at_rest(self) -> bool:
+        return self.status == "I" and not (self.opened or self.skipping)
 
     async def run(self) -> None:
         """Answer until Terminate or the end, wherever that comes."""
@@ -46,7 +55,11 @@ class Session(Cursors):
         handlers = {ord("P"): self._parse, ord("B"): self._bind, ord("D"): self._describe, ord("E"): self._execute,
                     ord("C"): self._close, ord("H"): self._flush}
         while True:
+            if self.leaving and self._at_rest:
+                raise Shutdown("terminating connection due to administrator command")
+            self.reading = True
             tag, body = await self.stream.read_message()
+            self.reading = False
             if tag == ord("X"):
                 return
             if tag == ord("Q"):

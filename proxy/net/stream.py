@@ -21,6 +21,7 @@ from proxy.net.ends import left
 
 MAX_MESSAGE = 65_536        # tokens and Kerberos tickets in password messages: PostgreSQL's PG_MAX_AUTH_TOKEN_LENGTH
 MAX_GATEWAY_MESSAGE = 1 << 20
+MAX_FILE_MESSAGE = 16 << 20  # of a client of a SQLite file
 LOOK = 1.0                  # seconds between two looks at who has sent something and waits
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ from proxy.config.target import Engine, Target
 from proxy.errors import Forbidden, LoginTimeout, NoStartup, ProxyError, TooManyConnections
 from proxy.mysql.relay import Relay as MysqlRelay
 from proxy.net.peer import address_of
-from proxy.net.stream import MAX_GATEWAY_MESSAGE, Stream
+from proxy.net.stream import MAX_FILE_MESSAGE, MAX_GATEWAY_MESSAGE, Stream
 from proxy.pool.tally import Tally
 from proxy.pool.upstream import TRACKED
 from proxy.relay.attentive import Attentive
@@ -32,6 +32,7 @@ from proxy.wire import messages
 from proxy.wire.startup import CancelRequest, Startup
 
 if TYPE_CHECKING:
+    from proxy.gateway.session import Session
     from proxy.pool.pool import Pool
     from proxy.server.worker import Worker
 
@@ -60,6 +61,7 @@ class Client:
     counted: list[Head] = field(default_factory=list)
     relay: Relay | MysqlRelay | None = None
     tally: Tally | None = None
+    session: Session | None = None        # of a gateway that has transactions
 
     @property
     def peer(self) -> Address | None:
@@ -94,7 +96,7 @@ async def _live(worker: Worker, stream: Stream, client: Client) -> None:
     if target is None:
         await _maintain(worker, stream, client, hello)
     elif target.engine is Engine.SQLITE:
-        stream.limit = MAX_GATEWAY_MESSAGE
+        stream.limit = MAX_FILE_MESSAGE
         await worker.files.serve(worker, stream, client, hello, target)
     else:
         await _ride(worker, stream, client, hello, target)

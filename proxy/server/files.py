@@ -89,7 +89,8 @@ class Files:
             if worker.settings.log.connections:
                 log.info("client let in", extra={"fields": worker.line(client)})
             await stream.write(welcome(told, key))
-            await Session(Inflow(stream), file, client.tally).run()
+            client.session = Session(Inflow(stream), file, client.tally)
+            await client.session.run()
             client.reason = "client said goodbye"
         finally:
             if key is not None:

@@ -312,7 +312,7 @@ class Worker(Pools):
         for client in list(self.clients):
             if client.relay is not None:
                 client.relay.drain()
-            else:
+            elif client.session is None or client.session.leave():
                 self.tasks[client].cancel()
         if not self.clients:
             self._stop.set()
