@@ -129,11 +129,11 @@ class Catalog:
         role = sql.Identifier(f"{ROLE}:{self.name}")
         await connection.execute(sql.SQL("GRANT REFERENCES ON ALL TABLES IN SCHEMA public TO {}").format(role))
 
-    @staticmethod
-    async def _try(connection: psycopg.AsyncConnection[tuple[object, ...]], text: str) -> None:
-        """What SQLite has and PostgreSQL does not is left out."""
-        with contextlib.suppress(psycopg.Error):
-            await connection.execute(text.encode())
+    async def _try(self, connection: psycopg.AsyncConnection[tuple[object, ...]], text: str) -> None:
+        """What SQLite has and PostgreSQL does not is left out.  By the extended protocol, which runs one statement and no second: a
+        default is another program's text."""
+        with contextlib.suppress(ProxyError):
+            await self._send(connection, lambda conn: conn.send_query_params(text.encode(), None))
 
     def _secret(self) -> str:
         return self.admin.password.reveal() if self.admin.password is not None else ""
