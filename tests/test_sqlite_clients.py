@@ -348,3 +348,14 @@ def test_a_stop_waits_for_transactions(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "data" / "app.sqlite") as program:
         assert program.execute("select * from t").fetchall() == [(1,)]
     program.close()
+
+
+def test_plugins_that_nobody_listed_have_an_end(tmp_path: Path) -> None:
+    with files(tmp_path) as one, one.connect("kept") as kept:
+        for number in range(205):
+            with one.connect(f"p{number}") as connection:
+                connection.execute("select 1")
+        assert kept.execute("select 1").fetchone() == (1,)
+        import psutil
+
+        assert psutil.Process(one.process.pid).num_threads() < 230

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import apsw
 
 from proxy.config.target import Target
+from proxy.errors import TooManyConnections
 from proxy.gateway.inflow import Inflow
 from proxy.gateway.maintenance import Maintenance
 from proxy.gateway.session import Session
@@ -18,6 +19,7 @@ from proxy.gateway.sqlite.file import File
 from proxy.gateway.sqlite.store import Store
 from proxy.server.cancel import Standing
 from proxy.server.maintenance import UserPlaces
+from proxy.server.pools import MAX_UNLISTED
 
 if TYPE_CHECKING:
     from proxy.net.stream import Stream
@@ -46,16 +48,29 @@ class Files:
             self.catalogs[target.plugin] = Catalog(f"sqlite:{target.plugin}", *own)
         return self.catalogs[target.plugin]
 
-    def store(self, target: Target, busy: float) -> Store:
-        """The one of this file: plugins may share one."""
+    def store(self, worker: Worker, target: Target) -> Store:
+        """The one of this file: plugins may share one.  Raises TooManyConnections."""
         path = str(Path(target.filename).absolute()) if target.filename is not None else None
         key = f"{path or target.plugin}{' read-only' if target.read_only else ''}"
         store = self.stores.get(key)
         if store is None:
+            self._make_room(worker)
             sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH))
             store = self.stores[key] = Store(path, name=target.plugin, read_only=target.read_only, create=target.ensure_exists,
-                                             busy=busy)
+                                             busy=worker.settings.sqlite.busy_timeout)
         return store
+
+    def _make_room(self, worker: Worker) -> None:
+        """Plugins that nobody listed are named by clients: their threads, and their labels, have an end."""
+        if len(self.stores) < MAX_UNLISTED + len(worker.configuration.listed):
+            return
+        unused = next((key for key, store in self.stores.items() if not store.clients and store.path is not None), None)
+        if unused is None:
+            raise TooManyConnections("too many plugins are in use", limit="plugins", hint="List them under backend.database.plugin.")
+        gone = self.stores.pop(unused)
+        gone.stop()
+        for key in [key for key in worker.tallies if key[0] == gone.name]:
+            del worker.tallies[key]
 
     async def serve(self, worker: Worker, stream: Stream, client: Client, hello: Startup, target: Target) -> None:
         """Answer a client of a plugin that lives in a file, until it leaves."""
@@ -77,10 +92,12 @@ class Files:
         assert client.account is not None
         databases = Maintenance(user=hello.user, pid=0, version=version, database=hello.database,
                                 places=UserPlaces(worker, hello.user, client.account, hello.database, name))
-        file = await File.connect(self.store(target, worker.settings.sqlite.busy_timeout), settings=shown, session=session,
-                                  catalog=self.catalog(worker, target), databases=databases)
+        store = self.store(worker, target)
+        store.clients += 1
         key: tuple[int, bytes] | None = None
+        file: File | None = None
         try:
+            file = await File.connect(store, settings=shown, session=session, catalog=self.catalog(worker, target), databases=databases)
             key = worker.keys.invent(Standing(file.interrupt), hello.secret_length)
             file.constant("pg_backend_pid", key[0])
             client.tally = worker.tally(target, hello.user)
@@ -95,7 +112,9 @@ class Files:
         finally:
             if key is not None:
                 worker.keys.forget(key)
-            await file.leave()
+            if file is not None:
+                await file.leave()
+            store.clients -= 1
 
     async def stop(self) -> None:
         for store in self.stores.values():

@@ -51,7 +51,7 @@ def _opened(target: Target, path: Path, shared: dict[str, str]) -> Finding:
         connection = apsw.Connection(f"file:{path.as_posix().replace('?', '%3f').replace('#', '%23')}?mode=ro",
                                      flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
         try:
-            tables = connection.execute("SELECT count(*) FROM sqlite_schema WHERE type = 'table'").get
+            tables = connection.execute("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name NOT GLOB 'sqlite_*'").get
             mode = connection.pragma("journal_mode")
         finally:
             connection.close()

@@ -35,6 +35,7 @@ class Store:
 
     def __init__(self, path: str | None, *, name: str, read_only: bool = False, create: bool = True, busy: float = 5.0) -> None:
         self.path, self.name, self.read_only, self.create, self.busy = path, name, read_only, create, busy
+        self.clients = 0
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=f"sqlite {name}", daemon=True)
         self._thread.start()
