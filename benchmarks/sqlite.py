@@ -147,7 +147,7 @@ def _memory(peer: Peer) -> Sample:
         while tail[-6:-1] != b"Z\0\0\0\5":
             tail = (tail + sock.recv(1 << 18))[-6:]
             most = max(most, process.memory_info().rss - before)
-    return Sample(most / 1e6, 1)
+    return Sample(most / 1e6)
 
 
 @contextlib.contextmanager
